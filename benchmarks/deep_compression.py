@@ -1,0 +1,90 @@
+"""Deep Compression, with real bytes: the table of docs/results.md.
+
+    python benchmarks/deep_compression.py lenet-300-100 lenet5 --seeds 0 1 2
+    python benchmarks/deep_compression.py resnet20
+
+Each network's base comes from `benchmarks/bases.py`; the recipe of its name compresses it. A row per seed goes to
+`benchmarks/results/`, in a file named by the machine and versions. A run that was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import re
+import zlib
+from pathlib import Path
+
+import torch
+from bases import CACHE, SETTINGS, base
+
+from rarefy.recipe import Recipe
+from rarefy.run import Run
+
+RESULTS = Path(__file__).parent / "results"
+FIELDS = ("network", "seed", "base_error", "error", "float32_bytes", "rfy_bytes", "ratio", "nonzero", "agreement", "seconds")
+
+
+def compressed(name: str, seed: int) -> Run:
+    """The finished run of one network and seed."""
+    made, recipe = base(name, seed), Recipe.load(name)
+    folder = CACHE / "runs" / f"{name}-{seed}"
+    if (folder / "run.json").exists() and Run.open(folder).record.recipe != recipe.to_dict():
+        folder = CACHE / "runs" / f"{name}-{seed}-{zlib.crc32(str(recipe.to_dict()).encode()):08x}"
+    return recipe.run(made.model, made.task, out=folder, seed=seed, resume=True, trained=True, name=name)
+
+
+def row(run: Run, name: str, seed: int) -> dict[str, object]:
+    """What the table shows of a run."""
+    before, outcome = run.record.original, run.record.outcome
+    assert before is not None
+    assert outcome is not None
+    after = outcome.measurement
+    assert before.quality is not None
+    assert after.quality is not None
+    assert after.sizes.rfy is not None
+    return {
+        "network": name,
+        "seed": seed,
+        "base_error": f"{100 * (1 - before.quality.value):.2f}",
+        "error": f"{100 * (1 - after.quality.value):.2f}",
+        "float32_bytes": before.sizes.safetensors,
+        "rfy_bytes": after.sizes.rfy,
+        "ratio": f"{before.sizes.safetensors / after.sizes.rfy:.1f}",
+        "nonzero": after.nonzero,
+        "agreement": f"{after.quality.agreement:.4f}",
+        "seconds": round(sum(s.seconds for s in run.record.steps)),
+    }
+
+
+def file_of(run: Run, name: str) -> Path:
+    """The results' place: named by network, machine and versions."""
+    environment = run.record.environment
+    machine = re.sub(r"[^a-z0-9]+", "-", environment.machine.lower()).strip("-")
+    return RESULTS / f"deep-compression-{name}-{machine}-torch-{environment.versions['torch']}.csv"
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("names", nargs="+", choices=list(SETTINGS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    for name in arguments.names:
+        rows, run = [], None
+        for seed in arguments.seeds:
+            run = compressed(name, seed)
+            rows.append(row(run, name, seed))
+            print(", ".join(f"{k} {v}" for k, v in rows[-1].items()), flush=True)
+        assert run is not None
+        RESULTS.mkdir(exist_ok=True)
+        with file_of(run, name).open("w", newline="") as file:
+            writer = csv.DictWriter(file, FIELDS)
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()

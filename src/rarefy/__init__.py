@@ -1,0 +1,80 @@
+"""rarefy makes trained PyTorch networks small and fast enough to ship, and proves on the shipped file what it did.
+
+Importing it is fast: a name's module is loaded when the name is used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from rarefy.conduct import load_into
+    from rarefy.data import Images
+    from rarefy.data.augment import Augment
+    from rarefy.errors import RarefyError
+    from rarefy.recipe import Ramp, Recipe, Repeat
+    from rarefy.run import Run
+    from rarefy.runtime import load
+    from rarefy.step import Context, Plan, Step
+    from rarefy.steps import ClusterWeights, Finetune, Half, PruneWeights, Train
+    from rarefy.task import Classification, Task
+    from rarefy.verify import verify
+
+_HOME = {
+    "Augment": "rarefy.data.augment",
+    "Classification": "rarefy.task",
+    "ClusterWeights": "rarefy.steps",
+    "Context": "rarefy.step",
+    "Finetune": "rarefy.steps",
+    "Half": "rarefy.steps",
+    "Images": "rarefy.data",
+    "Plan": "rarefy.step",
+    "PruneWeights": "rarefy.steps",
+    "Ramp": "rarefy.recipe",
+    "RarefyError": "rarefy.errors",
+    "Recipe": "rarefy.recipe",
+    "Repeat": "rarefy.recipe",
+    "Run": "rarefy.run",
+    "Step": "rarefy.step",
+    "Task": "rarefy.task",
+    "Train": "rarefy.steps",
+    "load": "rarefy.runtime",
+    "load_into": "rarefy.conduct",
+    "verify": "rarefy.verify",
+}
+
+__all__ = [
+    "Augment",
+    "Classification",
+    "ClusterWeights",
+    "Context",
+    "Finetune",
+    "Half",
+    "Images",
+    "Plan",
+    "PruneWeights",
+    "Ramp",
+    "RarefyError",
+    "Recipe",
+    "Repeat",
+    "Run",
+    "Step",
+    "Task",
+    "Train",
+    "load",
+    "load_into",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'rarefy' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

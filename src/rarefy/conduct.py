@@ -1,0 +1,325 @@
+"""Carrying a recipe out: copy, plan, apply, save, measure; then export, pack, verify, report."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from rarefy import encodings, measure, report
+from rarefy.errors import DemandError, ExportError, ModelError, RunError, StepError
+from rarefy.export.onnx import Exporter, TensorExporter, example
+from rarefy.files import load_tensors, model_tensors, restore, save_tensors
+from rarefy.outcome import Measurer
+from rarefy.recipe import Recipe
+from rarefy.records import RunRecord, StepRecord
+from rarefy.run import Run
+from rarefy.runtime import load
+from rarefy.step import Context, Plan, Progress, Step, silent
+from rarefy.task import Task
+from rarefy.train import engine, evaluate
+
+
+def conduct(
+    recipe: Recipe,
+    model: nn.Module,
+    task: Task,
+    *,
+    out: str | Path,
+    seed: int = 0,
+    resume: bool = False,
+    trained: bool | None = None,
+    processes: int = 1,
+    name: str | None = None,
+    weights: str | None = None,
+    command: str | None = None,
+    progress: Progress = silent,
+) -> Run:
+    """Compress a copy of `model` for `task` as `recipe` says, into the folder `out`.
+
+    trained: whether the model has trained weights (a `Train` step is skipped then). Where it is not said, the model
+    is judged: what answers better than guessing is trained. resume: continue the run in `out`. processes: for training.
+    """
+    fabric = engine(processes)
+    fabric.launch()
+    run = _Conductor(recipe, model, task, Path(out), seed, fabric, progress)
+    run.begin(resume, trained, dict(model=name or type(model).__name__, weights=weights, command=command))
+    result = run.finish(run.steps())
+    fabric.barrier()
+    return result
+
+
+def rebuilt(run: Run, model: nn.Module, step: int | None = None) -> nn.Module:
+    """A copy of `model` with the structure and the tensors that it had after `step` of `run` (0: before the first)."""
+    records = run.record.steps
+    last = len(records) if step is None else step
+    if not 0 <= last <= len(records):
+        raise RunError(f"{run.folder} has {len(records)} finished steps; there is no step {last}")
+    work = encodings.adopted(copy.deepcopy(model))
+    if last == 0:
+        return work
+    steps = Recipe.from_dict(run.record.recipe).steps
+    context = Context(task=_NoTask(), seed=run.record.seed)
+    for s, record in list(zip(steps, records, strict=False))[:last]:
+        if not s.trains:
+            work = s.apply(work, Plan(**record.plan), context)
+    path = run.folder / records[last - 1].tensors
+    restore(work, load_tensors(path)[0], str(path))
+    return work.eval()
+
+
+def load_into(path: str | Path, model: nn.Module) -> nn.Module:
+    """Fill `model` (in place) with the tensors of a pack that holds tensors only, because its network could not be
+    exported. Raises `ModelError` where they do not fit."""
+    session = load(path)
+    if session.metadata.get("holds") != "tensors":
+        raise ModelError(f"{path} holds a whole network: run it with rarefy.load, or restore the run it came from")
+    found = session()
+    arrays = found if isinstance(found, dict) else {session.outputs[0].name: found}
+    tensors = {name.removeprefix("out:"): torch.from_numpy(np.array(a)) for name, a in arrays.items()}
+    own = model_tensors(model)
+    restore(model, {name: t.to(own[name].dtype) if name in own else t for name, t in tensors.items()}, str(path))
+    return model.eval()
+
+
+class _NoTask(Task):
+    """Rebuilding a structure needs no data."""
+
+    def train(self, *, seed: int, rank: int = 0, world: int = 1) -> Any:
+        raise RunError("a plan needs no training data to be applied")
+
+    def judge(self) -> Any:
+        raise RunError("a plan needs no data to be applied")
+
+    def loss(self, output: Any, target: Any) -> torch.Tensor:
+        raise RunError("a plan needs no loss to be applied")
+
+    def metric(self, output: Any, target: Any) -> torch.Tensor:
+        raise RunError("a plan needs no metric to be applied")
+
+
+class _Conductor:
+    """One recipe on its way through one model. Files are written and measured by the first process only."""
+
+    def __init__(
+        self, recipe: Recipe, model: nn.Module, task: Task, folder: Path, seed: int, fabric: Any, progress: Progress
+    ) -> None:
+        self.recipe, self.model, self.task, self.folder = recipe, model, task, folder
+        self.seed, self.fabric, self.progress = seed, fabric, progress
+        self.first = fabric.global_rank == 0
+        self.work = encodings.adopted(copy.deepcopy(model)).eval()
+        self.original: nn.Module | None = None
+        self.measurer: Measurer | None = None
+        self.trained = True
+
+    def begin(self, resume: bool, trained: bool | None, about: dict[str, Any]) -> None:
+        """Check everything that can be checked, then open the folder."""
+        self.inputs = example(self.task.judge(), self.work)
+        fingerprint = self._fingerprint()
+        self.run = self._old(resume, fingerprint)
+        if self.run is None:
+            self.trained = self._is_trained() if trained is None else trained
+            self._checked_start()
+            self.run = self._new(fingerprint, about)
+        self.trained = not self.run.record.trained_from_scratch
+
+    def _old(self, resume: bool, fingerprint: str) -> Run | None:
+        if not (self.folder / "run.json").exists():
+            if self.folder.exists() and any(p for p in self.folder.iterdir() if not p.name.startswith(".")) and not resume:
+                raise RunError(f"{self.folder} is not empty and no run; choose another folder for the results")
+            return None
+        if not resume:
+            raise RunError(f"{self.folder} holds a run already; continue it with resume, or choose another folder")
+        run = Run.open(self.folder)
+        if run.record.fingerprint != fingerprint:
+            raise RunError(
+                f"{self.folder} was made with another network, recipe, data or seed "
+                f"({run.record.model}, {run.record.recipe.get('name')}, seed {run.record.seed}, {run.record.task}); "
+                "give the same, or choose another folder"
+            )
+        return run
+
+    def _new(self, fingerprint: str, about: dict[str, Any]) -> Run:
+        record = RunRecord(
+            name=f"{about['model']}, {self.recipe.name}",
+            **about,
+            task=self.task.describe(),
+            classes=list(self.task.classes),
+            recipe=self.recipe.to_dict(),
+            seed=self.seed,
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            environment=measure.environment(self.fabric.world_size),
+            fingerprint=fingerprint,
+            trained_from_scratch=not self.trained,
+        )
+        self.fabric.barrier()
+        run = Run(self.folder, record)
+        if self.first:
+            run.save()
+        return run
+
+    def _fingerprint(self) -> str:
+        """Changes with whatever a resumed run must have in common with the interrupted one."""
+        digest = hashlib.sha256()
+        what = [self.recipe.to_dict(), self.seed, self.task.describe(), self.fabric.world_size]
+        digest.update(json.dumps(what, sort_keys=True).encode())
+        for name, tensor in model_tensors(self.work).items():
+            digest.update(f"{name}{tuple(tensor.shape)}".encode())
+            digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    def _is_trained(self) -> bool:
+        """Whether the network answers better than guessing; where that is not known, whether the recipe trains it."""
+        chance = self.task.chance()
+        if chance is None:
+            return type(self.recipe.steps[0]).__name__ != "Train"
+        value = evaluate(self.work, self.task.judge(), self.task)
+        return value > chance + 0.5 * (1 - chance) * 0.1
+
+    def _checked_start(self) -> None:
+        if not self.trained and not self.recipe.steps[0].trains:
+            raise ModelError(
+                f"{type(self.work).__name__} has no trained weights, and the recipe {self.recipe.name!r} does not train "
+                "it first; give --weights FILE, or begin the recipe with `Train: {epochs: ...}` and data to train on"
+            )
+        for step in self.recipe.steps:
+            if step.trains and not (self.trained and type(step).__name__ == "Train"):
+                step.plan(self.work, self._context(0))
+
+    def _context(self, index: int) -> Context:
+        checkpoint = self.folder / "steps" / f"{index:02d}.partial"
+        return Context(
+            task=self.task,
+            seed=self.seed + 1000 * index,
+            trained=self.trained,
+            original=self.original,
+            checkpoint=checkpoint,
+            fabric=self.fabric,
+            progress=self.progress if self.first else silent,
+        )
+
+    def steps(self) -> Run:
+        """Run what is left of the recipe."""
+        assert self.run is not None
+        steps, done = self.recipe.steps, len(self.run.record.steps)
+        self._begin_measuring(steps, done)
+        if done:
+            self.work = rebuilt(self.run, self.model, done)
+        for index, step in enumerate(steps[done:], start=done + 1):
+            self._step(index, step)
+            if index == 1 and self._begins_by_training(steps):
+                self._measure_original(self.work)
+            self._measure(index)
+            if self.first:
+                self.run.save()
+                self._context(index).checkpoint.unlink(missing_ok=True)  # type: ignore[union-attr]
+            self.fabric.barrier()
+        return self.run
+
+    def _begins_by_training(self, steps: list[Step]) -> bool:
+        return not self.trained and steps[0].trains
+
+    def _begin_measuring(self, steps: list[Step], done: int) -> None:
+        """The network that all others are compared to is the given one, or the one that the recipe trains first."""
+        assert self.run is not None
+        if not self._begins_by_training(steps):
+            self._measure_original(self.work)
+        elif done:
+            self._measure_original(rebuilt(self.run, self.model, 1))
+
+    def _measure_original(self, model: nn.Module) -> None:
+        assert self.run is not None
+        self.original = copy.deepcopy(model).eval().requires_grad_(False)
+        if self.first:
+            self.measurer = Measurer(self.task, self._exporter())
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.run.record.original = self.measurer.remember(model, self.run.original)
+            self.run.save()
+
+    def _exporter(self) -> Exporter | TensorExporter:
+        try:
+            return Exporter(self.work, self.inputs, self.task.metadata())
+        except ExportError as error:
+            return TensorExporter(str(error), self.task.metadata())
+
+    def _step(self, index: int, step: Step) -> None:
+        assert self.run is not None
+        began, name = time.perf_counter(), type(step).__name__
+        self.progress(name, 0, 1)
+        context = self._context(index)
+        try:
+            plan = step.plan(self.work, context)
+            self.work = step.apply(self.work, plan, context)
+        except StepError as error:
+            raise StepError(f"step {index}: {error}") from None
+        tensors = f"steps/{index:02d}-{name}.safetensors"
+        if self.first:
+            save_tensors(self.folder / tensors, model_tensors(self.work))
+        self.run.record.steps.append(
+            StepRecord(
+                index=index,
+                name=name,
+                settings=step.model_dump(mode="json"),
+                plan=plan.model_dump(mode="json"),
+                notes=plan.layer_notes(),
+                curve=context.curve,
+                seconds=time.perf_counter() - began,
+                tensors=tensors,
+                warnings=context.warnings,
+            )
+        )
+        if step.structural and self.measurer:
+            self.measurer.exporter = self._exporter()
+
+    def _measure(self, index: int) -> None:
+        """Measure on files; they are in the way of no one and gone afterwards."""
+        if self.measurer is None or self.run is None:
+            return
+        onnx = self.folder / "steps" / f".{index:02d}.onnx"
+        record = self.run.record.steps[-1]
+        record.measurement, _, _ = self.measurer.files(self.work, onnx, onnx.with_suffix(".rfy"))
+        onnx.unlink()
+        onnx.with_suffix(".rfy").unlink()
+        before = self.run.record.steps[-2].measurement if index > 1 else self.run.record.original
+        if before and before.sizes.rfy and record.measurement.sizes.rfy:
+            grown = record.measurement.sizes.rfy - before.sizes.rfy
+            if grown > 0 and not self.recipe.steps[index - 1].trains:
+                record.warnings.append(f"the pack grew by {grown:,} bytes in this step")
+
+    def finish(self, run: Run) -> Run:
+        """Write, measure and report what is shipped."""
+        if self.first and self.measurer:
+            reasons = {
+                note.parameter: f"{note.left} ({s.name})" for s in run.record.steps for note in s.notes if note.left
+            }
+            self.progress("measuring the result", 0, 1)
+            run.record.outcome = self.measurer.outcome(self.work, run, reasons)
+            run.save()
+            report.write([(run.folder.name, run.record)], run.report)
+        return run
+
+
+def demand(run: Run, speedup: float | None = None, drop: float | None = None) -> None:
+    """Raise `DemandError` if a finished run is not `speedup` times as fast (median latency, batch 1, one thread) or
+    has lost more than `drop` points of the metric."""
+    outcome, original, missed = run.record.outcome, run.record.original, []
+    if outcome is None or original is None:
+        return
+    if speedup is not None:
+        gained = 1 / outcome.latency[0].ratio if outcome.latency else 0.0
+        if gained < speedup:
+            missed.append(f"a speed-up of {speedup:g} was required, {gained:.2f} was measured")
+    if drop is not None and original.quality and outcome.measurement.quality:
+        lost = 100 * (original.quality.value - outcome.measurement.quality.value)
+        if lost > drop:
+            missed.append(f"at most {drop:g} points may be lost, {lost:.2f} were")
+    if missed:
+        raise DemandError(f"{'; '.join(missed)}. The results are in {run.folder}")

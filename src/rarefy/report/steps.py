@@ -1,0 +1,106 @@
+"""The road from the original to the result: size, score and time after each step."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from rarefy.records import Measurement, RunRecord, StepRecord
+from rarefy.report import units
+from rarefy.report.axis import Axis, finite, spread
+from rarefy.report.summary import interval, shipped
+
+
+class Strip(NamedTuple):
+    """A score with its interval on the axis that all steps share, in percent of the width."""
+
+    value: float
+    low: float
+    high: float
+    original: float | None
+
+
+class Station(NamedTuple):
+    """One row: the original, or the network after a step."""
+
+    name: str
+    size: str
+    share: float | None  # of the largest, in percent
+    score: str
+    interval: str
+    strip: Strip | None
+    nonzero: str
+    seconds: str
+
+
+def stations(run: RunRecord) -> list[Station]:
+    """A row for the original and for every step."""
+    reached: list[tuple[str, Measurement | None, str]] = [
+        (f"{step.index} {step.name}", step.measurement, units.seconds(step.seconds)) for step in run.steps
+    ]
+    if run.original is not None:
+        reached.insert(0, ("Original", run.original, ""))
+    axis = _axis(run)
+    largest = max((_size(run, m)[0] for _, m, _ in reached if m), default=0)
+    return [_station(run, at, axis, largest) for at in reached]
+
+
+def _station(
+    run: RunRecord, at: tuple[str, Measurement | None, str], axis: Axis | None, largest: int
+) -> Station:
+    name, measured, seconds = at
+    if measured is None:
+        return Station(name, units.ABSENT, None, units.ABSENT, "", None, units.ABSENT, seconds)
+    size, form = _size(run, measured)
+    quality = measured.quality
+    return Station(
+        name,
+        f"{units.size(size)} {form}",
+        100 * size / largest if largest > 0 else None,
+        units.score(quality.value, quality.metric) if quality else units.ABSENT,
+        interval(quality) if quality else "",
+        _strip(run, measured, axis),
+        units.percent(measured.nonzero / measured.parameters) if measured.parameters else units.ABSENT,
+        seconds,
+    )
+
+
+def _size(run: RunRecord, measured: Measurement) -> tuple[int, str]:
+    """The original counts as its float32 file, the others as what would be shipped."""
+    return (
+        (measured.sizes.safetensors, ".safetensors") if measured is run.original else shipped(measured.sizes)
+    )
+
+
+def _axis(run: RunRecord) -> Axis | None:
+    measured = [run.original, *(step.measurement for step in run.steps)]
+    ends = [
+        end for m in measured if m and m.quality for end in (m.quality.low, m.quality.high) if finite(end)
+    ]
+    return Axis(*spread(ends), 0.0, 100.0) if ends else None
+
+
+def _strip(run: RunRecord, measured: Measurement, axis: Axis | None) -> Strip | None:
+    quality = measured.quality
+    if quality is None or axis is None or not all(map(finite, (quality.value, quality.low, quality.high))):
+        return None
+    base = run.original.quality if run.original else None
+    reference = axis.place(base.value) if base and finite(base.value) else None
+    low, high = axis.place(quality.low), axis.place(quality.high)
+    return Strip(axis.place(quality.value), low, high, reference)
+
+
+def span(run: RunRecord) -> str:
+    """The two ends of the axis of scores in words."""
+    axis, quality = _axis(run), next((m.quality for m in _measured(run) if m.quality), None)
+    if axis is None or quality is None:
+        return ""
+    return " to ".join(units.score(end, quality.metric) for end in (axis.low, axis.high))
+
+
+def _measured(run: RunRecord) -> list[Measurement]:
+    return [m for m in (run.original, *(step.measurement for step in run.steps)) if m]
+
+
+def training(run: RunRecord) -> list[StepRecord]:
+    """The steps that have a training curve."""
+    return [step for step in run.steps if step.curve]

@@ -1,0 +1,305 @@
+"""What a network is for: batches to train on, batches to judge on, a loss, a metric."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rarefy.data.images import Images
+from rarefy.errors import DataError
+
+Batch = tuple[Any, Any]  # inputs (a tensor, a sequence, or a dict of them), target
+
+
+class Batches(Protocol):
+    """One pass over some examples: a `DataLoader` is one."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Batch]: ...
+
+
+class Task(ABC):
+    """Four members make a task; everything else has a default.
+
+    A batch is `(inputs, target)`. `inputs` is a tensor (`model(x)`), a sequence (`model(*x)`) or a dict
+    (`model(**x)`); the network's output goes to `loss` and `metric` as it comes: a tensor, a sequence, a dict.
+    """
+
+    metric_name: str = "score"
+    classes: Sequence[str] = ()
+
+    @abstractmethod
+    def train(self, *, seed: int, rank: int = 0, world: int = 1) -> Batches:
+        """One epoch of training batches, in an order that `seed` fixes; the share of `rank` among `world` processes."""
+
+    @abstractmethod
+    def judge(self) -> Batches:
+        """The batches to judge on, always the same, never trained on."""
+
+    @abstractmethod
+    def loss(self, output: Any, target: Any) -> Tensor:
+        """The loss of a batch, a scalar."""
+
+    @abstractmethod
+    def metric(self, output: Any, target: Any) -> Tensor:
+        """One score per example, higher is better; their mean is the metric. Shape (n,)."""
+
+    def validation(self) -> Batches | None:
+        """Batches held out of training to choose checkpoints by; None where there are none."""
+        return None
+
+    def chance(self) -> float | None:
+        """The metric that guessing reaches; None where it is not known."""
+        return None
+
+    def describe(self) -> str:
+        """One line for the records."""
+        return type(self).__name__
+
+    def metadata(self) -> dict[str, str]:
+        """What a user of the shipped file has to know (classes, normalisation): goes into the file."""
+        return {}
+
+
+def forward(model: nn.Module, inputs: Any) -> Any:
+    """Call `model` on the inputs of a batch."""
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    if isinstance(inputs, (tuple, list)):
+        return model(*inputs)
+    return model(inputs)
+
+
+def labels(output: Any) -> Tensor | None:
+    """The answer per example if the output is (or first holds) a matrix of scores, else None. Shape (n,)."""
+    if isinstance(output, Mapping):
+        output = next(iter(output.values()), None)
+    elif isinstance(output, (tuple, list)):
+        output = output[0] if output else None
+    if isinstance(output, Tensor) and output.ndim == 2 and output.shape[1] > 1:
+        return output.argmax(1)
+    return None
+
+
+class Classification(Task):
+    """Images (or any arrays) with one label each.
+
+    train, judge: `Images`, or a pair `(inputs, labels)` of arrays or tensors. uint8 inputs are scaled to 0..1 and
+    normalised by `mean` and `std` (per channel; the training set's own by default); float inputs are used as they are.
+    holdout: share of the training examples kept back to choose checkpoints by.
+    """
+
+    metric_name = "accuracy"
+
+    def __init__(
+        self,
+        train: Images | tuple[Any, Any] | None,
+        judge: Images | tuple[Any, Any],
+        *,
+        batch_size: int = 128,
+        holdout: float = 0.0,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        name: str = "classification",
+        seed: int = 0,
+    ) -> None:
+        judged = _examples(judge, "judge")
+        trained = None if train is None else _examples(train, "train")
+        source = judge if isinstance(judge, Images) else None
+        self.classes = source.classes if source else _numbered(judged[1], trained)
+        self.images = source  # for reports: the pictures that are judged
+        self.batch_size, self.name = batch_size, name
+        self._mean, self._std = _normalisation(train if train is not None else judge, mean, std)
+        self._judge = judged
+        self._train, self._held = _hold_out(trained, holdout, seed)
+        self._check()
+
+    def _check(self) -> None:
+        if len(self._judge[1]) == 0:
+            raise DataError("there are no images to judge on; give at least one")
+        if self._train is not None and self._train[0].shape[1:] != self._judge[0].shape[1:]:
+            raise DataError(
+                f"training examples have shape {tuple(self._train[0].shape[1:])}, "
+                f"judging examples {tuple(self._judge[0].shape[1:])}; they must be equal"
+            )
+
+    def train(self, *, seed: int, rank: int = 0, world: int = 1) -> Batches:
+        """Shuffled batches; with several processes, each takes its part of every global batch."""
+        if self._train is None:
+            raise DataError(
+                f"{self.name} has no training examples, and this step trains; give data with a training part"
+            )
+        return _Shuffled(self, self._train, seed, rank, world)
+
+    def judge(self) -> Batches:
+        """The judging examples in their order."""
+        return _Ordered(self, self._judge)
+
+    def validation(self) -> Batches | None:
+        """The held-out part of the training examples."""
+        return None if self._held is None else _Ordered(self, self._held)
+
+    def loss(self, output: Any, target: Any) -> Tensor:
+        """Cross entropy."""
+        return self.smoothed_loss(output, target, 0.0)
+
+    def smoothed_loss(self, output: Any, target: Any, smoothing: float) -> Tensor:
+        """Cross entropy with label smoothing (Szegedy et al. 2016)."""
+        return F.cross_entropy(_scores(output), target, label_smoothing=smoothing)
+
+    def metric(self, output: Any, target: Any) -> Tensor:
+        """1 where the answer is right, else 0."""
+        return (_scores(output).argmax(1) == target).float()
+
+    def chance(self) -> float:
+        """The share of the commonest class."""
+        return float(torch.bincount(self._judge[1]).max() / len(self._judge[1]))
+
+    def describe(self) -> str:
+        """Data, counts and shape in one line."""
+        n = 0 if self._train is None else len(self._train[1])
+        held = "" if self._held is None else f", {len(self._held[1]):,} held out"
+        shape = "x".join(str(s) for s in self._judge[0].shape[1:])
+        return (
+            f"{self.name}: {len(self.classes)} classes, {n:,} to train{held}, {len(self._judge[1]):,} to judge, {shape}"
+        )
+
+    def metadata(self) -> dict[str, str]:
+        """Class names, and how to turn 0..255 into the network's input."""
+        meta = {"classes": "\n".join(self.classes)}
+        if self._mean is not None and self._std is not None:
+            meta["mean"] = " ".join(f"{255 * float(v):.6g}" for v in self._mean.flatten())
+            meta["std"] = " ".join(f"{255 * float(v):.6g}" for v in self._std.flatten())
+        return meta
+
+    def prepare(self, inputs: Tensor) -> Tensor:
+        """Stored examples to the network's input: uint8 (n, C, H, W) -> normalised float32."""
+        if self._mean is None or inputs.dtype != torch.uint8:
+            return inputs
+        return inputs.float().mul_(self._scale).sub_(self._shift)
+
+    @property
+    def _scale(self) -> Tensor:
+        assert self._std is not None
+        return 1 / (255 * self._std)
+
+    @property
+    def _shift(self) -> Tensor:
+        assert self._mean is not None
+        assert self._std is not None
+        return self._mean / self._std
+
+
+class _Ordered:
+    """All examples in their order."""
+
+    def __init__(self, task: Classification, examples: tuple[Tensor, Tensor]) -> None:
+        self.task, (self.inputs, self.labels) = task, examples
+
+    def __len__(self) -> int:
+        return -(-len(self.labels) // self.task.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for x, y in zip(
+            self.inputs.split(self.task.batch_size), self.labels.split(self.task.batch_size), strict=True
+        ):
+            yield self.task.prepare(x), y
+
+
+class _Shuffled:
+    """One epoch in random order. A last batch that is not full is left out: every step weighs the same."""
+
+    def __init__(
+        self, task: Classification, examples: tuple[Tensor, Tensor], seed: int, rank: int, world: int
+    ) -> None:
+        self.task, (self.inputs, self.labels) = task, examples
+        self.seed, self.rank, self.world = seed, rank, world
+        self.batch = max(1, min(task.batch_size, len(self.labels) // world))
+
+    def __len__(self) -> int:
+        return len(self.labels) // (self.batch * self.world)
+
+    def __iter__(self) -> Iterator[Batch]:
+        order = torch.randperm(len(self.labels), generator=torch.Generator().manual_seed(self.seed))
+        for start in range(len(self)):
+            first = (start * self.world + self.rank) * self.batch
+            chosen = order[first : first + self.batch]
+            yield self.task.prepare(self.inputs[chosen]), self.labels[chosen]
+
+
+def _scores(output: Any) -> Tensor:
+    if isinstance(output, Mapping):
+        output = next(iter(output.values()))
+    elif isinstance(output, (tuple, list)):
+        output = output[0]
+    if not isinstance(output, Tensor) or output.ndim != 2:
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise DataError(
+            f"classification expects scores of shape (batch, classes) from the network, not {shape}; "
+            "for other outputs write a Task of your own"
+        )
+    return output
+
+
+def _examples(source: Images | tuple[Any, Any], what: str) -> tuple[Tensor, Tensor]:
+    inputs, target = (source.images, source.labels) if isinstance(source, Images) else source
+    x, y = torch.as_tensor(np.asarray(inputs)), torch.as_tensor(np.asarray(target)).long()
+    if len(x) != len(y) or y.ndim != 1:
+        raise DataError(
+            f"{what}: expected as many labels as examples, one each; got {len(x)} and {tuple(y.shape)}"
+        )
+    if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+        raise DataError(f"{what}: the inputs hold NaN or infinite values; clean them first")
+    return x, y
+
+
+def _numbered(judged: Tensor, trained: tuple[Tensor, Tensor] | None) -> tuple[str, ...]:
+    top = max(int(y.max()) for y in ([judged] if trained is None else [judged, trained[1]]) if len(y))
+    return tuple(str(i) for i in range(top + 1))
+
+
+def _normalisation(
+    source: Images | tuple[Any, Any], mean: Sequence[float] | None, std: Sequence[float] | None
+) -> tuple[Tensor | None, Tensor | None]:
+    if (mean is None) != (std is None):
+        raise DataError("mean and std go together: give both or neither")
+    if mean is None and isinstance(source, Images):
+        mean, std = source.mean_std()
+    if mean is None or std is None:
+        return None, None
+    if min(std) <= 0:
+        raise DataError(
+            f"std must be above 0 in every channel, not {tuple(std)}: is a channel of the images constant?"
+        )
+    return torch.tensor(mean).view(1, -1, 1, 1), torch.tensor(std).view(1, -1, 1, 1)
+
+
+def _hold_out(
+    examples: tuple[Tensor, Tensor] | None, share: float, seed: int
+) -> tuple[tuple[Tensor, Tensor] | None, tuple[Tensor, Tensor] | None]:
+    if not 0 <= share < 1:
+        raise DataError(f"holdout is a share of the training examples in 0..1, not {share}")
+    if examples is None or share == 0:
+        return examples, None
+    x, y = examples
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
+    cut = round(len(y) * share)
+    held, rest = order[:cut], order[cut:]
+    return (x[rest], y[rest]), (x[held], y[held])
+
+
+def scores(batches: Iterable[Batch], task: Task, answer: Any) -> tuple[Tensor, Tensor | None]:
+    """Metric per example and label per example (or None) of `answer(inputs) -> output` over `batches`."""
+    metric, answers = [], []
+    for inputs, target in batches:
+        output = answer(inputs)
+        metric.append(task.metric(output, target).detach().float().cpu())
+        answers.append(labels(output))
+    found = [a.cpu() for a in answers if a is not None]
+    return torch.cat(metric), torch.cat(found) if len(found) == len(answers) and found else None

@@ -1,0 +1,332 @@
+"""The only training loop."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from abc import ABC
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from rarefy.data.augment import Augment
+from rarefy.errors import SettingsError, StepError
+from rarefy.files import load_tensors, model_tensors, restore, save_tensors
+from rarefy.records import Epoch
+from rarefy.step import Context, Plan, Step
+from rarefy.task import Batches, Classification, Task, forward, scores
+
+Loss = Callable[[nn.Module, Any, Any], Tensor]  # model, inputs, target -> scalar
+SAVE_EVERY = 10.0  # seconds that may be lost when the process is killed, at the end of an epoch
+
+
+class TrainingStep(Step, ABC):
+    """What every step that trains lets the user set."""
+
+    trains: ClassVar[bool] = True
+
+    epochs: int | None = Field(None, ge=1, le=100_000, description="passes over the training examples")
+    steps: int | None = Field(None, ge=1, description="instead of epochs: this many batches")
+    optimizer: Literal["sgd", "adam", "adamw"] = "adam"
+    lr: float = Field(1e-3, gt=0, le=100, description="highest learning rate")
+    schedule: Literal["constant", "cosine", "linear", "step"] = Field(
+        "cosine", description="step: a tenth after half, a hundredth after three quarters"
+    )
+    warmup: float = Field(0.0, ge=0, lt=1, description="share of the training in which the rate rises")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd (Nesterov's)")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="on weights of two and more dimensions")
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
+    augment: Augment = Field(Augment(), description="crop, flip, rotate, scale, ...")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: mixed, by autocast")
+    channels_last: bool = Field(False, description="memory layout; faster or slower: measure")
+    keep: Literal["last", "best"] = Field("last", description="best on the held-out examples")
+    patience: int | None = Field(None, ge=1, description="stop after so many epochs without a better one")
+
+    @model_validator(mode="after")
+    def _length(self) -> TrainingStep:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give either epochs or steps: how long to train")
+        return self
+
+    def plan(self, model: nn.Module, context: Context) -> Plan:
+        """Nothing to decide; but what cannot work is refused now."""
+        context.task.train(seed=context.seed)
+        name, problems = type(self).__name__, []
+        if self.label_smoothing and not isinstance(context.task, Classification):
+            problems.append(f"{name}.label_smoothing: only for Classification; put it into your task's loss")
+        if (self.keep == "best" or self.patience) and context.task.validation() is None:
+            problems.append(
+                f"{name}.keep and .patience choose by held-out examples, and the task has none: "
+                "give --holdout 0.1 (Classification(holdout=0.1)), or a validation() of your own"
+            )
+        if not any(p.requires_grad for p in model.parameters()):
+            problems.append(f"{name}: no parameter requires a gradient; unfreeze some with requires_grad_()")
+        if problems:
+            raise SettingsError(problems)
+        return Plan()
+
+    def apply(self, model: nn.Module, plan: Plan, context: Context) -> nn.Module:
+        """Train."""
+        return fit(model, self, context)
+
+
+def engine(processes: int = 1) -> Any:
+    """What places modules and batches on devices and joins processes: a Lightning Fabric.
+
+    One process takes the GPU where there is one; several on a CPU talk through gloo. Under `torchrun` its
+    environment decides, over one machine or many.
+    """
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments import TorchElasticEnvironment
+
+    if TorchElasticEnvironment.detect():
+        local = int(os.environ["LOCAL_WORLD_SIZE"])
+        return Fabric(devices=local, num_nodes=int(os.environ["WORLD_SIZE"]) // local, strategy="ddp")
+    return Fabric(devices=processes, strategy="ddp" if processes > 1 else "auto")
+
+
+def fit(model: nn.Module, settings: TrainingStep, context: Context, loss: Loss | None = None) -> nn.Module:
+    """Train `model` in place and give it back in eval mode; the curve goes to `context.curve`.
+
+    loss: `(model, inputs, target) -> scalar`; the task's own by default. Every epoch's random numbers follow from
+    (seed, epoch, rank) alone, so a training that was interrupted continues as if it had not been.
+    """
+    with torch.random.fork_rng():
+        training = _Training(model, settings, context, loss or _task_loss(context.task, settings))
+        training.resume()
+        while not training.finished:
+            training.epoch()
+        return training.result()
+
+
+def _task_loss(task: Task, settings: TrainingStep) -> Loss:
+    if isinstance(task, Classification):
+        smoothing = settings.label_smoothing
+        return lambda model, x, y: task.smoothed_loss(forward(model, x), y, smoothing)
+    return lambda model, x, y: task.loss(forward(model, x), y)
+
+
+class _Training:
+    """Everything that is kept from one epoch to the next."""
+
+    def __init__(self, model: nn.Module, settings: TrainingStep, context: Context, loss: Loss) -> None:
+        self.settings, self.context, self.task, self.loss = settings, context, context.task, loss
+        self.fabric = context.fabric or engine()
+        self.model = model.train()
+        if settings.channels_last:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = _optimizer(model, settings)
+        self.wrapped, self.wrapped_optimizer = self.fabric.setup(model, self.optimizer)
+        self.done = 0  # epochs
+        self.best: tuple[float, int] | None = None  # validation metric, epoch
+        self.best_tensors: dict[str, Tensor] = {}
+        self.per_epoch = len(self._batches(0))
+        if self.per_epoch == 0:
+            raise StepError(f"{type(settings).__name__}: there is not one batch to train on")
+        self.total = settings.steps or (settings.epochs or 1) * self.per_epoch
+        self.saved = time.monotonic()
+
+    @property
+    def finished(self) -> bool:
+        if self.done * self.per_epoch >= self.total:
+            return True
+        patience = self.settings.patience
+        return patience is not None and self.best is not None and self.done - self.best[1] >= patience
+
+    def _seed(self, *more: int) -> int:
+        return int(np.random.SeedSequence([self.context.seed, *more]).generate_state(1)[0])
+
+    def _batches(self, epoch: int) -> Batches:
+        return self.task.train(
+            seed=self._seed(epoch), rank=self.fabric.global_rank, world=self.fabric.world_size
+        )
+
+    def epoch(self) -> None:
+        """One pass, or what is left of `steps`; then validation, record and state on disk."""
+        began = time.perf_counter()
+        first = self.done * self.per_epoch
+        seed = self._seed(self.done, 1 + self.fabric.global_rank)
+        torch.manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)
+        losses = []
+        for step, batch in enumerate(self._batches(self.done), start=first):
+            if step == self.total:
+                break
+            rate = self._set_rate(step)
+            losses.append(self._step(*batch, generator))
+            self.context.progress(type(self.settings).__name__, step + 1, self.total)
+        self.done += 1
+        self._synchronise()
+        loss = float(self.fabric.all_reduce(torch.stack(losses).mean(), reduce_op="mean"))
+        if not math.isfinite(loss):
+            raise StepError(
+                f"{type(self.settings).__name__}: the loss became {loss} in epoch {self.done}; "
+                f"lower lr (now {self.settings.lr:g}) or set clip"
+            )
+        score = self._validate()
+        self.context.curve.append(
+            Epoch(epoch=self.done, loss=loss, lr=rate, seconds=time.perf_counter() - began, validation=score)
+        )
+        self._save()
+
+    def _step(self, inputs: Any, target: Any, generator: torch.Generator) -> Tensor:
+        inputs, target = self.fabric.to_device((inputs, target))
+        inputs = _augmented(inputs, self.settings, generator)
+        mixed = self.settings.precision == "bfloat16"
+        with torch.autocast(self.fabric.device.type, torch.bfloat16, enabled=mixed):
+            loss = self.loss(self.wrapped, inputs, target)
+        self.wrapped_optimizer.zero_grad()
+        self.fabric.backward(loss)
+        if self.settings.clip:
+            self.fabric.clip_gradients(self.wrapped, self.wrapped_optimizer, max_norm=self.settings.clip)
+        self.wrapped_optimizer.step()
+        return loss.detach()
+
+    def _set_rate(self, step: int) -> float:
+        rate = self.settings.lr * _schedule(self.settings, step / self.total)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def _synchronise(self) -> None:
+        """Processes see different examples: their running statistics become the mean of all."""
+        if self.fabric.world_size > 1:
+            for buffer in self.model.buffers():
+                if buffer.is_floating_point():
+                    buffer.copy_(self.fabric.all_reduce(buffer, reduce_op="mean"))
+
+    def _validate(self) -> float | None:
+        held = self.task.validation()
+        if held is None:
+            return None
+        score = evaluate(self.model, held, self.task)
+        if self.best is None or score > self.best[0]:
+            self.best = (score, self.done)
+            if self.settings.keep == "best":
+                self.best_tensors = {n: t.clone() for n, t in model_tensors(self.model).items()}
+        return score
+
+    def _save(self) -> None:
+        path, late = self.context.checkpoint, time.monotonic() - self.saved >= SAVE_EVERY
+        if path is None or self.finished or not late or self.fabric.global_rank != 0:
+            return
+        groups = {
+            "model": model_tensors(self.model),
+            "best": self.best_tensors,
+            "optimizer": _optimizer_tensors(self.optimizer),
+        }
+        tensors = {f"{group}/{n}": t for group, named in groups.items() for n, t in named.items()}
+        curve = [epoch.model_dump() for epoch in self.context.curve]
+        save_tensors(path, tensors, {"done": self.done, "best": self.best, "curve": curve})
+        self.saved = time.monotonic()
+
+    def resume(self) -> None:
+        """Go on from the state on disk, if there is one."""
+        path = self.context.checkpoint
+        if path is None or not path.exists():
+            return
+        tensors, state = load_tensors(path)
+
+        def group(name: str) -> dict[str, Tensor]:
+            return {n.removeprefix(f"{name}/"): t for n, t in tensors.items() if n.startswith(f"{name}/")}
+
+        restore(self.model, group("model"), str(path))
+        self.best_tensors = group("best")
+        _restore_optimizer(self.optimizer, group("optimizer"))
+        self.done, self.best = state["done"], tuple(state["best"]) if state["best"] else None
+        self.context.curve.extend(Epoch(**epoch) for epoch in state["curve"])
+
+    def result(self) -> nn.Module:
+        if self.best_tensors:
+            restore(self.model, self.best_tensors, "the best checkpoint")
+        self.model.zero_grad()
+        if self.settings.channels_last:
+            self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        return self.model.eval()
+
+
+def _optimizer(model: nn.Module, settings: TrainingStep) -> torch.optim.Optimizer:
+    """Weight decay is for weights: biases, normalisation and centroids (one dimension) are not drawn to zero."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if settings.optimizer == "sgd":
+        nesterov = settings.momentum > 0
+        return torch.optim.SGD(groups, settings.lr, settings.momentum, nesterov=nesterov, fused=True)
+    kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, settings.lr, fused=True)
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{i}/{name}": torch.as_tensor(value)
+        for i, kept in state.items()
+        for name, value in kept.items()
+        if value is not None
+    }
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        index, name = key.split("/")
+        state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _schedule(settings: TrainingStep, progress: float) -> float:
+    """The share of `lr` at `progress` in 0..1."""
+    if progress < settings.warmup:
+        return (progress + 0.01 * settings.warmup) / (1.01 * settings.warmup)
+    progress = (progress - settings.warmup) / (1 - settings.warmup)
+    if settings.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * progress))
+    if settings.schedule == "linear":
+        return 1 - progress
+    if settings.schedule == "step":
+        return 1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01
+    return 1.0
+
+
+def _augmented(inputs: Any, settings: TrainingStep, generator: torch.Generator) -> Any:
+    if settings.augment != Augment():
+        if not (isinstance(inputs, Tensor) and inputs.ndim == 4 and inputs.is_floating_point()):
+            raise StepError(
+                f"{type(settings).__name__}.augment works on batches of images (n, C, H, W), and this task gives "
+                "others; leave it out and augment in the task's train()"
+            )
+        inputs = settings.augment(inputs, generator)
+    if settings.channels_last and isinstance(inputs, Tensor) and inputs.ndim == 4:
+        return inputs.contiguous(memory_format=torch.channels_last)
+    return inputs
+
+
+def evaluate(model: nn.Module, batches: Batches, task: Task) -> float:
+    """The mean metric of `model` over `batches`, in eval mode, without gradients."""
+    with evaluating(model):
+        values, _ = scores(batches, task, lambda x: forward(model, x))
+    return float(values.double().mean())
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """Eval mode without gradients; every module's own mode is put back afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield model
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

@@ -2,11 +2,12 @@
 
     python benchmarks/bases.py lenet-300-100 lenet5 resnet20 --seeds 0
 
-A base is kept as `NAME-SEED-KEY.safetensors` beside a `.json` with the command, the epochs and the accuracy; KEY is made
-of everything that made it (network, data, settings, seed). Small ones live in `benchmarks/bases/`, others in the cache
-(RAREFY_CACHE, by default ~/.cache/rarefy). A training that was interrupted goes on.
+A base is kept as `NAME-SEED-KEY.safetensors` beside a `.json` with the command, the epochs and the accuracy; KEY is
+made of everything that made it (network, data, settings, seed). Small ones live in `benchmarks/bases/`, others in the
+cache (RAREFY_CACHE, by default ~/.cache/rarefy). A training that was interrupted goes on.
 
-Data: the folder RAREFY_DATA (by default `../shared/data`) with `mnist/*.gz` and `cifar10.tar.xz` (JPEG images in class folders).
+Data: the folder RAREFY_DATA (by default `../shared/data`) with `mnist/*.gz` and `cifar10.tar.xz` (JPEG images in
+class folders).
 """
 
 from __future__ import annotations
@@ -48,7 +49,11 @@ CIFAR = Train(
     precision="bfloat16",
     channels_last=True,
 )
-SETTINGS = {"lenet-300-100": MNIST, "lenet5": MNIST, "resnet20": CIFAR}
+SETTINGS = {
+    "lenet-300-100": MNIST,
+    "lenet5": MNIST.replace(precision="bfloat16", channels_last=True),
+    "resnet20": CIFAR,
+}
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,14 @@
 """Time, error and memory of `rarefy.numerics.clustering` on the shapes weights have.
 
-`over_optimum` compares with the exact optimum (kmeans1d) of a sample that it can solve, clustered alone;
-the errors of other starts are given as multiples of the optimal method's on all n values. CPU seconds are of
-one thread, the least of three. `extra_mb` is the peak of allocations beside the labels; the tensor takes 4 n bytes.
+`over_optimum` compares with the exact optimum (kmeans1d) of a sample that it can solve, clustered alone; the
+errors of other starts are given as multiples of the optimal method's on all n values. CPU seconds are those of
+all threads together, the least of three runs. `extra_mb` is the peak of allocations beside the labels; the
+tensor takes 4 n bytes.
 
     python benchmarks/clustering.py --n 1000000 10000000 --csv clustering.csv
 """
 
 from __future__ import annotations
-
-import os
-
-for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ[threads] = "1"  # read when NumPy is imported
 
 import argparse
 import csv
@@ -22,9 +18,9 @@ import tracemalloc
 from importlib.metadata import version
 from pathlib import Path
 
-import kmeans1d
 import numpy as np
 import numpy.typing as npt
+from kmeans1d.core import cluster as exact
 
 from rarefy.numerics.clustering import Clusters, cluster, distortion
 
@@ -73,7 +69,7 @@ def extra_megabytes(values: Array, k: int, zero: bool) -> float:
 def over_optimum(values: Array, k: int, zero: bool, size: int) -> float:
     part = values[:: max(1, values.size // size)]
     rest = part[part != 0] if zero else part
-    labels, centroids = kmeans1d.cluster(rest.astype(np.float64), k - zero)
+    labels, centroids = exact(rest.tolist(), k - zero)
     optimum = distortion(rest, np.array(centroids, np.float32), np.array(labels))
     error = cluster(part, k, zero=zero).error
     return error / optimum if optimum else 1 + error
@@ -100,10 +96,7 @@ def row(shape: str, n: int, k: int, arguments: argparse.Namespace) -> dict[str, 
         "cpu_seconds": f"{seconds:.3f}",
         "over_optimum": f"{ratio:.5f}",
         "extra_mb": f"{extra_megabytes(values, k, zero):.1f}",
-        **{
-            name: f"{error / result.error if result.error else 1 + error:.3f}"
-            for name, error in others.items()
-        },
+        **{name: f"{error / result.error if result.error else 1 + error:.3f}" for name, error in others.items()},
         "seed": arguments.seed,
         "cpu": cpu_name(),
         "python": platform.python_version(),
@@ -120,15 +113,11 @@ def cpu_name() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, nargs="+", default=[1_000_000, 10_000_000], help="numbers of values")
     parser.add_argument("--k", type=int, nargs="+", default=[16, 256], help="numbers of clusters")
     parser.add_argument("--data", nargs="+", choices=SHAPES, default=SHAPES)
-    parser.add_argument(
-        "--sample", type=int, default=100_000, help="values for the exact optimum; 0 for none"
-    )
+    parser.add_argument("--sample", type=int, default=100_000, help="values for the exact optimum; 0 for none")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--csv", type=Path, help="write the rows here too")

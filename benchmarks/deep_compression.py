@@ -22,7 +22,18 @@ from rarefy.recipe import Recipe
 from rarefy.run import Run
 
 RESULTS = Path(__file__).parent / "results"
-FIELDS = ("network", "seed", "base_error", "error", "float32_bytes", "rfy_bytes", "ratio", "nonzero", "agreement", "seconds")
+FIELDS = (
+    "network",
+    "seed",
+    "base_error",
+    "error",
+    "float32_bytes",
+    "rfy_bytes",
+    "ratio",
+    "nonzero",
+    "agreement",
+    "seconds",
+)
 
 
 def compressed(name: str, seed: int) -> Run:

@@ -3,7 +3,7 @@
     python benchmarks/fuzz_pack.py [--cases 300000] [--seed 0] [--memory-mb 256] [--seconds 2]
 
 Three quarters of the mutations get a valid length and checksum, so that they reach what lies behind.
-Anything else than a model or a `PackError`, more than `--seconds` of CPU for one case, or more memory than the
+Anything else than a model or a `PackError`, more than `--seconds` of CPU for a case, or more memory than the
 address space may grow by, ends the run with the case written to `fuzz-failure.rfy`.
 """
 
@@ -151,14 +151,12 @@ def outcome(data: bytes) -> str:
     except PackError as error:
         words = str(error).split(":")
         detail = words[1] if words[0] == "corrupted" else words[0]
-        return "refused: " + " ".join("N" if any(c.isdigit() for c in w) else w for w in detail.split()[:6])
+        return "refused: " + " ".join(w if w.strip(",;").isalpha() else "N" for w in detail.split()[:6])
     return "read"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=300_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--memory-mb", type=int, default=256)

@@ -92,9 +92,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--csv", type=Path)
     options = parser.parse_args()
-    rows = [
-        row(k, zeros, options.symbols, options.repeats) for k in (2, 16, 256) for zeros in (0.0, 0.9, 0.95)
-    ]
+    rows = [row(k, zeros, options.symbols, options.repeats) for k in (2, 16, 256) for zeros in (0.0, 0.9, 0.95)]
     print("levels  zeros      bytes  over entropy   encode  decode  M/s   encode  decode  M per CPU s")
     for r in rows:
         print(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -11,39 +12,28 @@ import typer
 
 from rarefy import __version__, show
 from rarefy.errors import DemandError, InputError, RarefyError
+from rarefy.options import Data, Json, Model, Numbers, Size, Weights, judging, needed, numbers
 
 app = typer.Typer(
     help="Makes trained PyTorch networks small and fast enough to ship, and proves it on the shipped file.",
-    no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,  # with it, help would import rich, which takes as long as all the rest
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="zoo name, package.module:function, or path/file.py:function")
-]
-Data = Annotated[
-    str | None,
-    typer.Option(
-        "--data", metavar="DATA", help="folder of class folders, IDX folder, .npz, 'digits', or module:function"
-    ),
-]
-Weights = Annotated[Path | None, typer.Option(help="safetensors, or .pt with a state dict")]
-Json = Annotated[bool, typer.Option("--json", help="one JSON object on standard output")]
-Size = Annotated[int | None, typer.Option(help="pixels, for folders of images", min=1)]
-Numbers = Annotated[str | None, typer.Option(help="per channel on the 0..1 scale: 0.5 or 0.49,0.48,0.45")]
-
 
 @app.callback(invoke_without_command=True)
 def _main(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="print the version")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="with --version: also of what it runs on")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,  # noqa: ARG001  (read by main)
+    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,  # noqa: ARG001  (main)
 ) -> None:
     if version:
         show.version(__version__, verbose)
-        raise typer.Exit
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @app.command()
@@ -53,7 +43,7 @@ def compress(
     recipe: Annotated[str, typer.Option(help="a recipe file, or the name of a ready one")] = "deep-compression",
     weights: Weights = None,
     out: Annotated[Path | None, typer.Option(help="folder for the results; runs/MODEL by default")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="of all randomness", min=0, max=2**32 - 1)] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted run")] = False,
     batch_size: Annotated[int, typer.Option(min=1)] = 128,
     holdout: Annotated[float, typer.Option(help="share of training examples to choose checkpoints by")] = 0.0,
@@ -67,21 +57,27 @@ def compress(
     max_drop: Annotated[float | None, typer.Option(help="fail if more points of the metric are lost")] = None,
     json: Json = False,
 ) -> None:
-    """Take a network through a recipe: measured after each step, exported, packed, verified, reported."""
+    """Take a network through a recipe, and ship it.
+
+    It is measured after each step; at the end it is exported, packed, loaded back, compared and reported.
+    """
+    import torch
+
     from rarefy import loading
     from rarefy.conduct import demand
     from rarefy.recipe import Recipe
 
     plan = Recipe.load(recipe)
-    _threads(threads)
+    if threads is not None:
+        torch.set_num_threads(threads)
     task = loading.task(
-        _needed(data),
+        needed(data),
         batch_size=batch_size,
         holdout=holdout,
         resize=resize,
         crop=crop,
-        mean=_floats(mean),
-        std=_floats(std),
+        mean=numbers("--mean", mean),
+        std=numbers("--std", std),
         seed=seed,
     )
     network = loading.network(model, weights, task, seed)
@@ -89,7 +85,7 @@ def compress(
         run = plan.run(
             network.model,
             task,
-            out=out or Path("runs") / Path(model.partition(":")[0]).stem,
+            out=out or Path("runs") / Path(model.partition(":")[0].removesuffix(".py")).name,
             seed=seed,
             resume=resume,
             trained=network.trained,
@@ -107,38 +103,31 @@ def compress(
 def demo(
     out: Annotated[Path, typer.Option(help="folder for the results")] = Path("runs/demo"), json: Json = False
 ) -> None:
-    """The whole way on the embedded digits, offline, in about a minute."""
-    import shutil
+    """The whole way on the embedded digits, offline, in a minute or two."""
+    from rarefy.demo import demonstrate
 
-    from rarefy import loading
-    from rarefy.recipe import Recipe
-    from rarefy.run import Run
-
-    if (out / "run.json").exists():
-        Run.open(out)  # refuses to touch what is no run
-        shutil.rmtree(out)
-    task = loading.task("digits", batch_size=32)
-    network = loading.network("lenet5-digits", None, task)
     with show.progress() as progress:
-        run = Recipe.load("demo").run(
-            network.model,
-            task,
-            out=out,
-            trained=False,
-            name="lenet5-digits",
-            command=f"rarefy demo --out {shlex.quote(str(out))}",
-            progress=progress,
-        )
+        run = demonstrate(out, progress)
     show.run(run, json)
 
 
 @app.command()
-def inspect(model: Model, data: Data = None, weights: Weights = None, json: Json = False) -> None:
-    """The layers of a network: shape, weights, multiply-accumulates, and what could be done to each."""
+def inspect(
+    model: Model,
+    data: Data = None,
+    weights: Weights = None,
+    resize: Size = None,
+    crop: Size = None,
+    json: Json = False,
+) -> None:
+    """List the layers of a network, and what could be done to each.
+
+    Shape, weights and multiply-accumulates of each, and the steps that would take it.
+    """
     from rarefy import loading
     from rarefy.inspection import inspected
 
-    task = loading.task(data) if data else None
+    task = judging(data, resize, crop)
     network = loading.network(model, weights, task)
     show.layers(network.name, inspected(network, task), json)
 
@@ -156,12 +145,13 @@ def measure(
     std: Numbers = None,
     json: Json = False,
 ) -> None:
-    """Size, accuracy, latency, operations and memory of files, side by side; the first is what the others are compared to."""
-    from rarefy import loading
+    """Measure files or networks side by side.
+
+    Size, accuracy, operations, latency and memory; the first is what the others are compared to.
+    """
     from rarefy.inspection import measured
 
-    given = dict(resize=resize, crop=crop, mean=_floats(mean), std=_floats(std))
-    task = loading.task(data, **given) if data else None  # type: ignore[arg-type]
+    task = judging(data, resize, crop, mean, std)
     show.measured(measured(files, task, weights, threads, batch), json)
 
 
@@ -171,10 +161,15 @@ def pack(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="FILE.rfy by default")] = None,
     json: Json = False,
 ) -> None:
-    """Pack any ONNX file: the same network, its tensors entropy-coded without loss."""
+    """Pack any ONNX file.
+
+    The same network, its tensors entropy-coded without loss.
+    """
     from rarefy import measure as measuring
     from rarefy import pack as packing
 
+    if file.suffix == ".rfy":
+        raise InputError(f"{file} is a pack already; `rarefy unpack` gives the ONNX file that it holds")
     target = out or file.with_suffix(".rfy")
     contents = packing.write(measuring.read(file), target)
     show.packed(file, target, contents, json)
@@ -205,13 +200,13 @@ def verify(
     std: Numbers = None,
     json: Json = False,
 ) -> None:
-    """Recompute every claim of a pack or a run; exit status 1 where one does not hold."""
-    from rarefy import loading
+    """Recompute every claim of a pack or a run.
+
+    Exit status 1 where one does not hold. With --data, what it answers is judged again too.
+    """
     from rarefy.verify import verify as check
 
-    given = dict(resize=resize, crop=crop, mean=_floats(mean), std=_floats(std))
-    task = loading.task(data, **given) if data else None  # type: ignore[arg-type]
-    checks = check(path, task)
+    checks = check(path, judging(data, resize, crop, mean, std))
     show.checks(checks, json)
     if not all(c.holds for c in checks):
         raise DemandError(f"{sum(not c.holds for c in checks)} of {len(checks)} claims of {path} do not hold")
@@ -223,7 +218,7 @@ def report(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="report.html in the first run by default")] = None,
     json: Json = False,
 ) -> None:
-    """One page for one run, a comparison for several."""
+    """Write one page for one run, a comparison for several."""
     from rarefy import report as reporting
     from rarefy.run import Run
 
@@ -235,7 +230,10 @@ def report(
 
 @app.command()
 def methods(name: Annotated[str | None, typer.Argument(metavar="NAME")] = None, json: Json = False) -> None:
-    """Every step: what it does, what it gains, what it needs at run time, its settings, its paper."""
+    """List the steps that a recipe can have.
+
+    What each does, what it gains and what not; with NAME, its settings and its paper.
+    """
     from rarefy.inspection import method, table
 
     if name is None:
@@ -248,46 +246,30 @@ def main() -> NoReturn:
     """Run a command; every error is one clear line and an exit status."""
     debug = "--debug" in sys.argv
     try:
-        app(standalone_mode=False)
+        app([word for word in sys.argv[1:] if word != "--debug"], prog_name="rarefy", standalone_mode=False)
+        sys.stdout.flush()
         sys.exit(0)
     except RarefyError as error:
-        _fail(f"rarefy: {error}", error.exit_status, debug)
-    except typer.Abort:
-        _fail("rarefy: aborted", 130, debug)
-    except KeyboardInterrupt:
-        _fail("rarefy: interrupted; a compression continues with --resume", 130, debug)
+        _fail(str(error), error.exit_status, debug, all_alike=True)
+    except typer.TyperException as error:
+        _fail(f"{error.format_message()} (see rarefy --help)", 2, debug)
+    except (typer.Abort, KeyboardInterrupt):
+        _fail("interrupted; a compression continues with --resume", 130, debug)
+    except BrokenPipeError:  # whoever reads the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        _fail(f"cannot read or write {error.filename or 'a file'}: {error.strerror or error}", 2, debug)
     except Exception as error:
-        if hasattr(error, "format_message"):
-            _fail(f"rarefy: {error.format_message()} (see rarefy --help)", 2, debug)
-        _fail(f"rarefy: unexpected {type(error).__name__}: {error} (--debug shows where)", 1, debug)
+        _fail(f"unexpected {type(error).__name__}: {error} (--debug shows where)", 1, debug)
 
 
-def _fail(text: str, status: int, debug: bool) -> NoReturn:
+def _fail(text: str, status: int, debug: bool, all_alike: bool = False) -> NoReturn:
+    """all_alike: every process finds the same error, and the first one says it."""
     if debug:
         import traceback
 
         traceback.print_exc()
-    print(text, file=sys.stderr)
+    if not all_alike or os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"rarefy: {text}", file=sys.stderr)
     sys.exit(status)
-
-
-def _needed(data: str | None) -> str:
-    if data is None:
-        raise InputError("--data is missing: what should the network be trained and judged on? (--data digits to try)")
-    return data
-
-
-def _threads(count: int | None) -> None:
-    if count is not None:
-        import torch
-
-        torch.set_num_threads(count)
-
-
-def _floats(text: str | None) -> list[float] | None:
-    if text is None:
-        return None
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise InputError(f"expected numbers such as 0.49,0.48,0.45, not {text!r}") from None

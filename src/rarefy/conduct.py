@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from rarefy import encodings, measure, report
-from rarefy.errors import DemandError, ExportError, ModelError, RunError, StepError
+from rarefy.errors import DemandError, ExportError, ModelError, RunError, SettingsError, StepError
 from rarefy.export.onnx import Exporter, TensorExporter, example
 from rarefy.files import load_tensors, model_tensors, restore, save_tensors
 from rarefy.outcome import Measurer
@@ -51,7 +51,7 @@ def conduct(
     fabric = engine(processes)
     fabric.launch()
     run = _Conductor(recipe, model, task, Path(out), seed, fabric, progress)
-    run.begin(resume, trained, dict(model=name or type(model).__name__, weights=weights, command=command))
+    run.begin(resume, trained, {"model": name or type(model).__name__, "weights": weights, "command": command})
     result = run.finish(run.steps())
     fabric.barrier()
     return result
@@ -115,7 +115,7 @@ class _Conductor:
         self.recipe, self.model, self.task, self.folder = recipe, model, task, folder
         self.seed, self.fabric, self.progress = seed, fabric, progress
         self.first = fabric.global_rank == 0
-        self.work = encodings.adopted(copy.deepcopy(model)).eval()
+        self.work = encodings.adopted(copy.deepcopy(model)).cpu().eval()
         self.original: nn.Module | None = None
         self.measurer: Measurer | None = None
         self.trained = True
@@ -130,10 +130,13 @@ class _Conductor:
             self._checked_start()
             self.run = self._new(fingerprint, about)
         self.trained = not self.run.record.trained_from_scratch
+        if self.first:
+            for rest in [*self.folder.glob(".*"), *self.folder.glob("steps/.*")]:  # of a process that was killed
+                rest.unlink()
 
     def _old(self, resume: bool, fingerprint: str) -> Run | None:
         if not (self.folder / "run.json").exists():
-            if self.folder.exists() and any(p for p in self.folder.iterdir() if not p.name.startswith(".")) and not resume:
+            if self.folder.exists() and any(self.folder.iterdir()) and not resume:
                 raise RunError(f"{self.folder} is not empty and no run; choose another folder for the results")
             return None
         if not resume:
@@ -173,7 +176,7 @@ class _Conductor:
         digest.update(json.dumps(what, sort_keys=True).encode())
         for name, tensor in model_tensors(self.work).items():
             digest.update(f"{name}{tuple(tensor.shape)}".encode())
-            digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
+            digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
     def _is_trained(self) -> bool:
@@ -182,17 +185,30 @@ class _Conductor:
         if chance is None:
             return type(self.recipe.steps[0]).__name__ != "Train"
         value = evaluate(self.work, self.task.judge(), self.task)
-        return value > chance + 0.5 * (1 - chance) * 0.1
+        return value > chance + (1 - chance) / 20
 
     def _checked_start(self) -> None:
         if not self.trained and not self.recipe.steps[0].trains:
             raise ModelError(
-                f"{type(self.work).__name__} has no trained weights, and the recipe {self.recipe.name!r} does not train "
-                "it first; give --weights FILE, or begin the recipe with `Train: {epochs: ...}` and data to train on"
+                f"{type(self.work).__name__} has no trained weights, and the recipe {self.recipe.name!r} does not "
+                "train it first; give --weights FILE, or a recipe that begins with `Train: {epochs: ...}`"
             )
-        for step in self.recipe.steps:
-            if step.trains and not (self.trained and type(step).__name__ == "Train"):
+        self._dry_run()
+
+    def _dry_run(self) -> None:
+        """Plan each step on the network as it is now, to find what cannot work before any work is done."""
+        wrong: list[str] = []
+        for step in self.recipe.distinct():
+            try:
                 step.plan(self.work, self._context(0))
+            except SettingsError as error:
+                wrong += error.problems
+            except StepError as error:
+                wrong.append(str(error))
+            if step.structural:  # later ones see another network
+                break
+        if wrong:
+            raise SettingsError(list(dict.fromkeys(wrong)))
 
     def _context(self, index: int) -> Context:
         checkpoint = self.folder / "steps" / f"{index:02d}.partial"
@@ -242,7 +258,6 @@ class _Conductor:
             self.measurer = Measurer(self.task, self._exporter())
             self.folder.mkdir(parents=True, exist_ok=True)
             self.run.record.original = self.measurer.remember(model, self.run.original)
-            self.run.save()
 
     def _exporter(self) -> Exporter | TensorExporter:
         try:
@@ -285,7 +300,7 @@ class _Conductor:
             return
         onnx = self.folder / "steps" / f".{index:02d}.onnx"
         record = self.run.record.steps[-1]
-        record.measurement, _, _ = self.measurer.files(self.work, onnx, onnx.with_suffix(".rfy"))
+        record.measurement = self.measurer.files(self.work, onnx, onnx.with_suffix(".rfy")).measurement
         onnx.unlink()
         onnx.with_suffix(".rfy").unlink()
         before = self.run.record.steps[-2].measurement if index > 1 else self.run.record.original

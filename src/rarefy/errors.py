@@ -33,8 +33,11 @@ class InputError(RarefyError):
     exit_status = 2
 
 
-class SettingsError(InputError):
-    """One or more settings are wrong; `problems` has a line for each."""
+class SettingsError(InputError, ValueError):
+    """One or more settings are wrong; `problems` has a line for each.
+
+    A `ValueError` too, so that pydantic collects those of settings inside settings.
+    """
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = list(problems)

@@ -191,4 +191,6 @@ def _words(schema: dict[str, Any]) -> str:
 
 def zoo_rows() -> list[dict[str, Any]]:
     """The networks of the zoo."""
-    return [{"name": name, "input": zoo.entry(name).input_shape, "paper": zoo.entry(name).paper} for name in zoo.names()]
+    return [
+        {"name": name, "input": zoo.entry(name).input_shape, "paper": zoo.entry(name).paper} for name in zoo.names()
+    ]

@@ -26,6 +26,16 @@ from rarefy.train import evaluating
 BINS = 48
 
 
+@dataclass(frozen=True)
+class Written:
+    """A network written to its two files, and what was measured of them."""
+
+    measurement: Measurement
+    labels: Tensor | None  # its answers
+    contents: Contents
+    parts: dict[str, list[str]]  # parameter -> names of the tensors it is stored in
+
+
 @dataclass
 class Measurer:
     """Measures a network at any moment of a run, on files that it writes."""
@@ -39,14 +49,12 @@ class Measurer:
     def remember(self, model: nn.Module, onnx: Path) -> Measurement:
         """Measure the network that all others are compared to."""
         self.original_tensors = {w.path: w.tensor.detach().cpu().clone() for w in weights(model)}
-        measurement, labels, _ = self.files(model, onnx, onnx.with_suffix(".rfy"))
+        written = self.files(model, onnx, onnx.with_suffix(".rfy"))
         onnx.with_suffix(".rfy").unlink()
-        self.original_labels, self.original_bytes = labels, measurement.sizes.safetensors
-        if measurement.quality:
-            measurement.quality.agreement = None
-        return measurement
+        self.original_labels, self.original_bytes = written.labels, written.measurement.sizes.safetensors
+        return written.measurement
 
-    def files(self, model: nn.Module, onnx: Path, rfy: Path) -> tuple[Measurement, Tensor | None, Contents]:
+    def files(self, model: nn.Module, onnx: Path, rfy: Path) -> Written:
         """Write both files, and measure what they hold."""
         exported = self.exporter.write(model)
         write_whole(onnx, exported.proto.SerializeToString())
@@ -66,7 +74,7 @@ class Measurer:
             macs=measure.macs(exported.proto) if exported.runs else None,
             quality=quality,
         )
-        return measurement, labels, contents
+        return Written(measurement, labels, contents, exported.parts)
 
     def _quality(self, model: nn.Module, exported: Exported, onnx: Path) -> tuple[Quality, Tensor | None]:
         if exported.runs:
@@ -82,17 +90,17 @@ class Measurer:
 
     def outcome(self, model: nn.Module, run: Run, reasons: dict[str, str]) -> Outcome:
         """Everything that is claimed of the files in the run's folder."""
-        measurement, labels, contents = self.files(model, run.onnx, run.rfy)
+        written = self.files(model, run.onnx, run.rfy)
         result = Outcome(
-            measurement=measurement,
-            graph_bytes=contents.graph,
-            layers=self._layers(model, contents, reasons),
+            measurement=written.measurement,
+            graph_bytes=written.contents.graph,
+            layers=self._layers(model, written, reasons),
             sha256={f.name: sha256(f) for f in (run.onnx, run.rfy)},
             warnings=list(self.exporter.warnings),
         )
         if isinstance(self.exporter, Exporter):
             self._running_costs(result, model, run)
-        self._answers(result, labels)
+        self._answers(result, written.labels)
         return result
 
     def _running_costs(self, result: Outcome, model: nn.Module, run: Run) -> None:
@@ -111,11 +119,10 @@ class Measurer:
         result.classes = measure.classes(before, labels, right, names)
         result.changed, result.changed_total = measure.changed(before, labels, right, names, images)
 
-    def _layers(self, model: nn.Module, contents: Contents, reasons: dict[str, str]) -> list[LayerRecord]:
+    def _layers(self, model: nn.Module, written: Written, reasons: dict[str, str]) -> list[LayerRecord]:
         """One row per parameter or buffer of the network, and one per constant of the graph: together, the file."""
-        parts = self.exporter.write(model).parts
-        found = {w.path: w for w in weights(model)}
-        costs = {entry.name: entry.bytes for entry in contents.tensors}
+        parts, found = written.parts, {w.path: w for w in weights(model)}
+        costs = {entry.name: entry.bytes for entry in written.contents.tensors}
         rows = []
         for name, held in parts.items():
             spent = sum(costs.pop(part, 0) for part in held)
@@ -125,7 +132,7 @@ class Measurer:
                 rows.append(_plain(name, model_tensors(model)[name], spent, "a buffer, no weight"))
         unused = "the exported network does not use it"
         rows += [self._weight(w, 0, unused) for path, w in found.items() if path not in parts]
-        constants = {entry.name: entry for entry in contents.tensors if entry.name in costs}
+        constants = {entry.name: entry for entry in written.contents.tensors if entry.name in costs}
         for name, entry in constants.items():
             rows.append(_row(name, list(entry.shape), "constant of the graph", 0, entry.bytes))
         return rows

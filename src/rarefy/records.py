@@ -10,8 +10,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-FORMAT = 1
-
 
 class Record(BaseModel):
     """The base of all records: unknown fields are refused, so an old reader never guesses."""
@@ -203,7 +201,7 @@ class Environment(Record):
 class RunRecord(Record):
     """The whole of `run.json`."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     name: str
     model: str  # how to make the network again: a zoo name, `module:function`, or the class's name
     weights: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from rarefy.errors import SettingsError
 
@@ -23,17 +24,25 @@ class Settings(BaseModel):
 
 def problems(cls: type[BaseModel], error: ValidationError) -> list[str]:
     """One line per problem: the field, what is wrong, what came, and the names that exist."""
-    lines = []
-    for item in error.errors(include_url=False):
-        where = ".".join(str(part) for part in item["loc"])
-        place = f"{cls.__name__}.{where}" if where else cls.__name__
-        if item["type"] == "extra_forbidden":
-            known = ", ".join(cls.model_fields) or "none"
-            lines.append(f"{place}: no such setting; {cls.__name__} has: {known}")
-        elif item["type"] == "missing":
-            lines.append(f"{place}: missing, and it has no default")
-        elif where:
-            lines.append(f"{place}: {item['msg']}, not {item['input']!r}")
-        else:
-            lines.append(f"{place}: {item['msg'].removeprefix('Value error, ')}")
-    return lines
+    return [line for item in error.errors(include_url=False) for line in _lines(cls, item)]
+
+
+def _lines(cls: type[BaseModel], item: ErrorDetails) -> list[str]:
+    where = ".".join(str(part) for part in item["loc"])
+    place = f"{cls.__name__}.{where}" if where else cls.__name__
+    cause = item.get("ctx", {}).get("error")
+    if isinstance(cause, SettingsError):  # of settings inside these
+        return [f"{place}: {problem}" for problem in cause.problems]
+    if item["type"] == "extra_forbidden":
+        known = ", ".join(cls.model_fields) or "none"
+        return [f"{place}: no such setting; {cls.__name__} has: {known}"]
+    if item["type"] == "missing":
+        return [f"{place}: missing, and it has no default"]
+    words = item["msg"].removeprefix("Value error, ")
+    return [f"{place}: {words}, not {short(item['input'])}" if where else f"{place}: {words}"]
+
+
+def short(value: Any) -> str:
+    """A value as it would be typed, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -23,7 +23,12 @@ def progress() -> Iterator[Progress]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description:<24}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description:<24}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         current: list[Any] = ["", None]
 
@@ -66,7 +71,11 @@ def layers(name: str, rows: Sequence[dict[str, Any]], json: bool) -> None:
         ]
         for r in rows
     ]
-    _table(f"{name}: {total:,} parameters", ["parameter", "layer", "shape", "weights >", "MACs >", "steps that take it"], cells)
+    _table(
+        f"{name}: {total:,} parameters",
+        ["parameter", "layer", "shape", "weights >", "MACs >", "steps that take it"],
+        cells,
+    )
 
 
 def measured(rows: Sequence[dict[str, Any]], json: bool) -> None:
@@ -74,25 +83,29 @@ def measured(rows: Sequence[dict[str, Any]], json: bool) -> None:
     if json:
         _json({"files": list(rows)})
         return
-    cells = []
-    for r in rows:
-        q, t = r["quality"], r["latency"]
-        cells.append(
-            [
-                r["file"],
-                f"{r['bytes']:,}",
-                f"{r['parameters']:,}",
-                f"{r['nonzero']:,}",
-                "-" if r["macs"] is None else f"{r['macs']:,}",
-                "-" if q is None else f"{q['value']:.2%} ({q['low']:.2%} .. {q['high']:.2%})",
-                f"{t['this']['median_ms']:.3f} / {t['this']['p90_ms']:.3f}",
-                f"{t['ratio']:.2f}x {t['verdict']}",
-                "-" if r["memory_bytes"] is None else f"{r['memory_bytes'] / 1e6:.1f} MB",
-            ]
-        )
     t = rows[0]["latency"]
-    columns = ["file", "bytes >", "parameters >", "non-zero >", "MACs >", "metric (95 %) >", "ms median / p90 >", "against the first >", "peak memory >"]
-    _table(f"ONNX Runtime, {t['threads']} thread(s), batch {t['batch']}, {t['rounds']} rounds in turns", columns, cells)
+    title = f"ONNX Runtime, {t['threads']} thread(s), batch {t['batch']}, {t['rounds']} rounds in turns"
+    columns = [_quantities(r) for r in rows]
+    cells = [[name, *(column[name] for column in columns)] for name in columns[0]]
+    _table(title, ["", *(f"{r['file']} >" for r in rows)], cells)
+
+
+def _quantities(row: dict[str, Any]) -> dict[str, str]:
+    quality, latency, memory, macs = row["quality"], row["latency"], row["memory_bytes"], row["macs"]
+    shown = {
+        "bytes": f"{row['bytes']:,}",
+        "parameters": f"{row['parameters']:,}",
+        "non-zero": f"{row['nonzero']:,}",
+        "multiply-accumulates": "-" if macs is None else f"{macs:,}",
+        "median ms": f"{latency['this']['median_ms']:.3f}",
+        "90th percentile ms": f"{latency['this']['p90_ms']:.3f}",
+        "time against the first": f"{latency['ratio']:.2f}x, {latency['verdict']}",
+        "peak memory": "-" if memory is None else f"{memory / 1e6:.1f} MB",
+    }
+    if quality is not None:
+        shown[quality["metric"]] = f"{quality['value']:.2%}"
+        shown["its 95 % interval"] = f"{quality['low']:.2%} .. {quality['high']:.2%}"
+    return shown
 
 
 def packed(source: Path, target: Path, contents: Contents, json: bool) -> None:
@@ -100,14 +113,24 @@ def packed(source: Path, target: Path, contents: Contents, json: bool) -> None:
     before = source.stat().st_size
     if json:
         tensors = [vars(t) for t in contents.tensors]
-        _json({"file": str(target), "bytes": contents.total, "source_bytes": before, "graph_bytes": contents.graph, "tensors": tensors})
+        _json(
+            {
+                "file": str(target),
+                "bytes": contents.total,
+                "source_bytes": before,
+                "graph_bytes": contents.graph,
+                "tensors": tensors,
+            }
+        )
         return
     cells = [
         [t.name, t.dtype.lower(), "x".join(map(str, t.shape)), t.coding, f"{t.bytes:,}"]
         for t in sorted(contents.tensors, key=lambda t: -t.bytes)[:20]
     ]
     _table(f"{source} -> {target}", ["tensor", "type", "shape", "coding", "bytes >"], cells)
-    _plain(f"{before:,} -> {contents.total:,} bytes ({before / contents.total:.2f}x smaller), graph and headers {contents.graph:,}")
+    _plain(
+        f"{before:,} -> {contents.total:,} bytes ({before / contents.total:.2f}x smaller), graph and headers {contents.graph:,}"
+    )
 
 
 def unpacked(source: Path, target: Path, json: bool) -> None:
@@ -143,7 +166,9 @@ def method(row: dict[str, Any], json: bool) -> None:
     if json:
         _json(row)
         return
-    _plain(f"{row['name']}: {row['does']}\n\n{row['about']}\n\ngains: {row['gains']}\nneeds: {row['needs']}\npaper: {row['paper']}\n")
+    _plain(
+        f"{row['name']}: {row['does']}\n\n{row['about']}\n\ngains: {row['gains']}\nneeds: {row['needs']}\npaper: {row['paper']}\n"
+    )
     cells = [[s["name"], s["values"], str(s["default"]), s["about"]] for s in row["settings"]]
     _table("settings", ["setting", "values", "default", ""], cells)
 
@@ -163,7 +188,9 @@ def version(number: str, verbose: bool) -> None:
         from rarefy.measure import environment
 
         found = environment()
-        _plain(f"{found.machine}, {found.cores} cores, {' '.join(found.cpu_features)}\n{found.system}, Python {found.python}")
+        _plain(
+            f"{found.machine}, {found.cores} cores, {' '.join(found.cpu_features)}\n{found.system}, Python {found.python}"
+        )
         _plain(", ".join(f"{name} {v}" for name, v in found.versions.items()))
 
 

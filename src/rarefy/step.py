@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from pydantic import Field
 from torch import nn
 
 from rarefy.encodings import adopted
@@ -32,9 +33,9 @@ class Plan(Record):
     why nothing is done. Steps that only train have an empty plan.
     """
 
-    do: dict[str, dict[str, Any]] = {}
-    leave: dict[str, str] = {}
-    notes: dict[str, str] = {}  # the decision in words, where `do` needs some
+    do: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    leave: dict[str, str] = Field(default_factory=dict)
+    notes: dict[str, str] = Field(default_factory=dict)  # the decision in words, where `do` needs some
 
     def layer_notes(self) -> list[LayerNote]:
         """The plan as one note per parameter."""

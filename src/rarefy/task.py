@@ -155,7 +155,8 @@ class Classification(Task):
 
     def metric(self, output: Any, target: Any) -> Tensor:
         """1 where the answer is right, else 0."""
-        return (_scores(output).argmax(1) == target).float()
+        right: Tensor = _scores(output).argmax(1) == target
+        return right.float()
 
     def chance(self) -> float:
         """The share of the commonest class."""
@@ -182,12 +183,13 @@ class Classification(Task):
         """Stored examples to the network's input: uint8 (n, C, H, W) -> normalised float32."""
         if self._mean is None or inputs.dtype != torch.uint8:
             return inputs
-        return inputs.float().mul_(self._scale).sub_(self._shift)
+        scaled: Tensor = inputs.float().mul_(self._scale).sub_(self._shift)
+        return scaled
 
     @property
     def _scale(self) -> Tensor:
         assert self._std is not None
-        return 1 / (255 * self._std)
+        return (255 * self._std).reciprocal()
 
     @property
     def _shift(self) -> Tensor:
@@ -206,18 +208,15 @@ class _Ordered:
         return -(-len(self.labels) // self.task.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        for x, y in zip(
-            self.inputs.split(self.task.batch_size), self.labels.split(self.task.batch_size), strict=True
-        ):
-            yield self.task.prepare(x), y
+        size = self.task.batch_size
+        for start in range(0, len(self.labels), size):
+            yield self.task.prepare(self.inputs[start : start + size]), self.labels[start : start + size]
 
 
 class _Shuffled:
     """One epoch in random order. A last batch that is not full is left out: every step weighs the same."""
 
-    def __init__(
-        self, task: Classification, examples: tuple[Tensor, Tensor], seed: int, rank: int, world: int
-    ) -> None:
+    def __init__(self, task: Classification, examples: tuple[Tensor, Tensor], seed: int, rank: int, world: int) -> None:
         self.task, (self.inputs, self.labels) = task, examples
         self.seed, self.rank, self.world = seed, rank, world
         self.batch = max(1, min(task.batch_size, len(self.labels) // world))
@@ -251,9 +250,7 @@ def _examples(source: Images | tuple[Any, Any], what: str) -> tuple[Tensor, Tens
     inputs, target = (source.images, source.labels) if isinstance(source, Images) else source
     x, y = torch.as_tensor(np.asarray(inputs)), torch.as_tensor(np.asarray(target)).long()
     if len(x) != len(y) or y.ndim != 1:
-        raise DataError(
-            f"{what}: expected as many labels as examples, one each; got {len(x)} and {tuple(y.shape)}"
-        )
+        raise DataError(f"{what}: expected as many labels as examples, one each; got {len(x)} and {tuple(y.shape)}")
     if x.is_floating_point() and not bool(torch.isfinite(x).all()):
         raise DataError(f"{what}: the inputs hold NaN or infinite values; clean them first")
     return x, y
@@ -274,9 +271,7 @@ def _normalisation(
     if mean is None or std is None:
         return None, None
     if min(std) <= 0:
-        raise DataError(
-            f"std must be above 0 in every channel, not {tuple(std)}: is a channel of the images constant?"
-        )
+        raise DataError(f"std must be above 0 in every channel, not {tuple(std)}: is a channel of the images constant?")
     return torch.tensor(mean).view(1, -1, 1, 1), torch.tensor(std).view(1, -1, 1, 1)
 
 

@@ -23,6 +23,7 @@ from rarefy.step import Context, Plan, Step
 from rarefy.task import Batches, Classification, Task, forward, scores
 
 Loss = Callable[[nn.Module, Any, Any], Tensor]  # model, inputs, target -> scalar
+MANY = "ddp_find_unused_parameters_true"  # networks may have parts that a batch does not reach
 SAVE_EVERY = 10.0  # seconds that may be lost when the process is killed, at the end of an epoch
 
 
@@ -84,12 +85,12 @@ def engine(processes: int = 1) -> Any:
     environment decides, over one machine or many.
     """
     from lightning_fabric import Fabric
-    from lightning_fabric.plugins.environments import TorchElasticEnvironment
+    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
     if TorchElasticEnvironment.detect():
         local = int(os.environ["LOCAL_WORLD_SIZE"])
-        return Fabric(devices=local, num_nodes=int(os.environ["WORLD_SIZE"]) // local, strategy="ddp")
-    return Fabric(devices=processes, strategy="ddp" if processes > 1 else "auto")
+        return Fabric(devices=local, num_nodes=int(os.environ["WORLD_SIZE"]) // local, strategy=MANY)
+    return Fabric(devices=processes, strategy=MANY if processes > 1 else "auto")
 
 
 def fit(model: nn.Module, settings: TrainingStep, context: Context, loss: Loss | None = None) -> nn.Module:
@@ -120,6 +121,7 @@ class _Training:
         self.settings, self.context, self.task, self.loss = settings, context, context.task, loss
         self.fabric = context.fabric or engine()
         self.model = model.train()
+        self.home = next(model.parameters()).device  # where the network goes back to
         if settings.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = _optimizer(model, settings)
@@ -144,9 +146,7 @@ class _Training:
         return int(np.random.SeedSequence([self.context.seed, *more]).generate_state(1)[0])
 
     def _batches(self, epoch: int) -> Batches:
-        return self.task.train(
-            seed=self._seed(epoch), rank=self.fabric.global_rank, world=self.fabric.world_size
-        )
+        return self.task.train(seed=self._seed(epoch), rank=self.fabric.global_rank, world=self.fabric.world_size)
 
     def epoch(self) -> None:
         """One pass, or what is left of `steps`; then validation, record and state on disk."""
@@ -249,7 +249,7 @@ class _Training:
         self.model.zero_grad()
         if self.settings.channels_last:
             self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        return self.model.eval()
+        return self.model.to(self.home).eval()
 
 
 def _optimizer(model: nn.Module, settings: TrainingStep) -> torch.optim.Optimizer:
@@ -314,8 +314,15 @@ def _augmented(inputs: Any, settings: TrainingStep, generator: torch.Generator) 
 
 def evaluate(model: nn.Module, batches: Batches, task: Task) -> float:
     """The mean metric of `model` over `batches`, in eval mode, without gradients."""
+    from lightning_fabric.utilities import move_data_to_device
+
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+
+    def run(inputs: Any) -> Any:
+        return move_data_to_device(forward(model, move_data_to_device(inputs, device)), "cpu")
+
     with evaluating(model):
-        values, _ = scores(batches, task, lambda x: forward(model, x))
+        values, _ = scores(batches, task, run)
     return float(values.double().mean())
 
 

@@ -197,9 +197,7 @@ def test_threads_keep_the_order_and_stop(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_folders_without_what_they_need(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match="expected a folder for each class with images in it, found no folder"
-    ):
+    with pytest.raises(DataError, match="expected a folder for each class with images in it, found no folder"):
         load(tmp_path)
     picture(tmp_path / "cats/1.png")
     with pytest.raises(DataError, match="two classes or more, found only the folder 'cats'"):

@@ -17,9 +17,7 @@ ABC = ("a", "b", "c")
 def make(labels: list[int], shape: tuple[int, int, int] = (3, 4, 5), seed: int = 0) -> Images:
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (len(labels), *shape), dtype=np.uint8)
-    return Images(
-        images, np.array(labels, dtype=np.int64), ABC, tuple(f"{i}.png" for i in range(len(labels)))
-    )
+    return Images(images, np.array(labels, dtype=np.int64), ABC, tuple(f"{i}.png" for i in range(len(labels))))
 
 
 def test_subset_keeps_images_labels_and_names_together() -> None:

@@ -24,9 +24,7 @@ def net(tmp_path):
 @pytest.fixture
 def counters(tmp_path, monkeypatch):
     """A machine with one package, its cores, its memory, and the whole platform."""
-    for number, (folder, name) in enumerate(
-        [("0", "package-0"), ("0:0", "core"), ("0:1", "dram"), ("1", "psys")]
-    ):
+    for number, (folder, name) in enumerate([("0", "package-0"), ("0:0", "core"), ("0:1", "dram"), ("1", "psys")]):
         domain = tmp_path / "powercap" / f"intel-rapl:{folder}"
         domain.mkdir(parents=True)
         (domain / "name").write_text(name + "\n")

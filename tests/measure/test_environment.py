@@ -49,9 +49,7 @@ def test_descriptions_of_processors():
 
 
 def test_importing_is_light_and_names_exist():
-    code = (
-        "import sys, rarefy.measure; print([m for m in ('torch', 'onnx', 'onnxruntime') if m in sys.modules])"
-    )
+    code = "import sys, rarefy.measure; print([m for m in ('torch', 'onnx', 'onnxruntime') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
     assert all(getattr(measure, name) is not None for name in measure.__all__)

@@ -15,9 +15,7 @@ MODEL = parser.parse_model(
 )
 
 
-@pytest.mark.parametrize(
-    "content", [b"no graph", b"", b"\x08\x0a"], ids=["garbage", "empty", "no graph in it"]
-)
+@pytest.mark.parametrize("content", [b"no graph", b"", b"\x08\x0a"], ids=["garbage", "empty", "no graph in it"])
 def test_files_that_hold_no_graph(tmp_path, content: bytes):
     file = tmp_path / "bad.onnx"
     file.write_bytes(content)

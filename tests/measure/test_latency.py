@@ -87,9 +87,7 @@ def test_turns_are_there_and_back_and_the_order_alternates():
         called.append(name.upper())
         return lambda: called.append(name)
 
-    found = sample(
-        [lambda: opener("a"), lambda: opener("b"), lambda: opener("c")], 0, 16, lambda: next(ticks)
-    )
+    found = sample([lambda: opener("a"), lambda: opener("b"), lambda: opener("c")], 0, 16, lambda: next(ticks))
     assert found.shape == (OPENINGS, 2, 3, 2)
     line = "".join(called)
     warm, turn = "aaaaaabbbbbbcccccc", "abccba"

@@ -33,9 +33,7 @@ def test_a_larger_network_takes_its_weights_more(tmp_path):
 def test_what_cannot_run_says_why(tmp_path):
     file = tmp_path / "garbage.onnx"
     file.write_bytes(b"not a graph")
-    with pytest.raises(
-        InputError, match=r"garbage\.onnx cannot be run in a process of its own: .*ModelError"
-    ):
+    with pytest.raises(InputError, match=r"garbage\.onnx cannot be run in a process of its own: .*ModelError"):
         memory(file)
     with pytest.raises(InputError, match="does not exist"):
         memory(tmp_path / "gone.rfy")

@@ -295,9 +295,7 @@ def test_a_whole_exported_network(tmp_path):
     net, x = Mixed().eval(), torch.randn(2, 3, 16, 16)
     file = tmp_path / "mixed.onnx"
     batch = torch.export.Dim("batch")
-    torch.onnx.export(
-        net, (x,), file, dynamo=True, dynamic_shapes=({0: batch},), verbose=False, external_data=False
-    )
+    torch.onnx.export(net, (x,), file, dynamo=True, dynamic_shapes=({0: batch},), verbose=False, external_data=False)
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

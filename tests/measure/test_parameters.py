@@ -23,9 +23,7 @@ def test_plain_weights_and_biases():
 
 
 def test_a_weight_used_twice_counts_once():
-    model = graph(
-        "g (float[N, 2] x) => (y) <float[2, 2] w = {1, 0, 2, 3}> { h = MatMul(x, w)  y = MatMul(h, w) }"
-    )
+    model = graph("g (float[N, 2] x) => (y) <float[2, 2] w = {1, 0, 2, 3}> { h = MatMul(x, w)  y = MatMul(h, w) }")
     assert parameters(model) == (4, 3)
 
 

@@ -43,9 +43,7 @@ def codebook_model(*, hidden: int = 400, levels: int = 16) -> onnx.ModelProto:
         doc_string="a comment",
         value_info=[helper.make_tensor_value_info("flat", TensorProto.FLOAT, ["batch", 64])],
     )
-    model = helper.make_model(
-        graph, producer_name="tests", ir_version=10, opset_imports=[helper.make_opsetid("", 20)]
-    )
+    model = helper.make_model(graph, producer_name="tests", ir_version=10, opset_imports=[helper.make_opsetid("", 20)])
     helper.set_model_props(model, {"classes": "zero one two"})
     return model
 

@@ -28,9 +28,7 @@ def fuzz() -> ModuleType:
 
 
 def test_mutations_are_read_or_refused(fuzz: ModuleType) -> None:
-    outcomes = [
-        fuzz.outcome(data) for data, _ in zip(fuzz.cases(np.random.default_rng(0)), range(3000), strict=False)
-    ]
+    outcomes = [fuzz.outcome(data) for data, _ in zip(fuzz.cases(np.random.default_rng(0)), range(3000), strict=False)]
     assert "read" in outcomes
     assert len(set(outcomes)) > 20
 
@@ -71,6 +69,7 @@ def test_every_flipped_bit_is_found(model: onnx.ModelProto) -> None:
         (lambda data: data[:-1], r"truncated: the header declares \d+ bytes, the file has \d+"),
         (lambda data: data + b"\0", r"too long: the header declares \d+ bytes, the file has \d+"),
         (lambda data: data[:-9] + b"\0" + data[-8:], "corrupted: the checksum does not fit the bytes"),
+        (lambda data: sealed(b"\0\5\4abcd\0"), "corrupted: the graph declares 5 bytes and has 4"),
         (lambda data: sealed(bytes(unsealed(data)) + b"\0"), "corrupted: 1 bytes after the last tensor"),
         (lambda data: b"RFY\1" + b"\xff" * 40, "corrupted: a number of more than 10 bytes"),
         (

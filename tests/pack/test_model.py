@@ -20,12 +20,8 @@ from rarefy.pack import names
 def run(model: onnx.ModelProto, *arrays: np.ndarray) -> list[np.ndarray]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    return session.run(
-        None, {port.name: array for port, array in zip(session.get_inputs(), arrays, strict=True)}
-    )
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session.run(None, {port.name: array for port, array in zip(session.get_inputs(), arrays, strict=True)})
 
 
 def same_run(model: onnx.ModelProto, *arrays: np.ndarray, infer: bool = True) -> onnx.ModelProto:
@@ -117,14 +113,10 @@ def test_a_tensor_that_occurs_twice_is_stored_once() -> None:
 
 def test_blocks_that_repeat_cost_almost_nothing() -> None:
     def deep(layers: int) -> int:
-        nodes = [
-            helper.make_node("Mul", [f"v{i}" if i else "x", f"w{i}"], [f"v{i + 1}"]) for i in range(layers)
-        ]
+        nodes = [helper.make_node("Mul", [f"v{i}" if i else "x", f"w{i}"], [f"v{i + 1}"]) for i in range(layers)]
         nodes.append(helper.make_node("Relu", [f"v{layers}"], ["y"]))
         rng = np.random.default_rng(0)
-        return pack.contents(
-            pack.encode(small(nodes, {f"w{i}": rng.normal(size=8) for i in range(layers)}))
-        ).graph
+        return pack.contents(pack.encode(small(nodes, {f"w{i}": rng.normal(size=8) for i in range(layers)}))).graph
 
     assert deep(400) - deep(100) < 40
 
@@ -152,9 +144,7 @@ def test_typed_data_fields_come_back() -> None:
 
 def test_strings_and_empty_tensors_stay() -> None:
     model = small([helper.make_node("Identity", ["x"], ["y"])], {"none": np.zeros((0, 4), np.float32)})
-    model.graph.initializer.append(
-        helper.make_tensor("words", TensorProto.STRING, [2], [b"one", b"two" * 30])
-    )
+    model.graph.initializer.append(helper.make_tensor("words", TensorProto.STRING, [2], [b"one", b"two" * 30]))
     back = pack.decode(pack.encode(model))
     assert list(back.graph.initializer[1].string_data) == [b"one", b"two" * 30]
     assert list(back.graph.initializer[0].dims) == [0, 4]
@@ -175,9 +165,7 @@ def test_subgraphs_functions_and_constants_run() -> None:
     def branch(scale: float) -> onnx.GraphProto:
         node = helper.make_node("MatMul", ["x", "inner"], ["out"])
         out = [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["n", 40])]
-        return helper.make_graph(
-            [node], "b", [], out, [numpy_helper.from_array(W * np.float32(scale), "inner")]
-        )
+        return helper.make_graph([node], "b", [], out, [numpy_helper.from_array(W * np.float32(scale), "inner")])
 
     body = [
         helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(W[0] * 3)),
@@ -242,9 +230,7 @@ def test_an_initialiser_that_is_an_input_or_an_output_keeps_its_name() -> None:
 
 
 def test_values_of_unknown_domains_keep_their_shapes() -> None:
-    model = small(
-        [helper.make_node("Odd", ["x"], ["h"], domain="who"), helper.make_node("Relu", ["h"], ["y"])], {}
-    )
+    model = small([helper.make_node("Odd", ["x"], ["h"], domain="who"), helper.make_node("Relu", ["h"], ["y"])], {})
     model.graph.value_info.append(helper.make_tensor_value_info("h", TensorProto.FLOAT, ["n", 8]))
     back = pack.decode(pack.encode(model))
     assert back.graph.value_info[0].name == back.graph.node[0].output[0] == "h"
@@ -268,15 +254,11 @@ def test_a_tensor_of_the_wrong_length_is_refused(data: bytes, message: str) -> N
 
 
 def test_the_limit_is_on_what_is_declared(model: onnx.ModelProto) -> None:
-    with pytest.raises(
-        PackError, match=r"declares 30\.\d KiB of tensors; the limit is 1000 bytes: pass max_bytes"
-    ):
+    with pytest.raises(PackError, match=r"declares 30\.\d KiB of tensors; the limit is 1000 bytes: pass max_bytes"):
         pack.decode(pack.encode(model), max_bytes=1000)
 
 
-def test_a_file_is_whole_or_not_there(
-    model: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_is_whole_or_not_there(model: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "net.rfy"
     path.write_bytes(b"old")
 
@@ -284,7 +266,7 @@ def test_a_file_is_whole_or_not_there(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(InputError, match=r"net\.rfy: cannot be written: No space left"):
+    with pytest.raises(InputError, match=r"cannot write .*net\.rfy .*No space left"):
         pack.write(model, path)
     monkeypatch.undo()
     assert path.read_bytes() == b"old"
@@ -292,8 +274,8 @@ def test_a_file_is_whole_or_not_there(
     pack.write(model, path)
     assert stat.S_IMODE(path.stat().st_mode) & 0o400
     assert os.listdir(tmp_path) == ["net.rfy"]
-    with pytest.raises(InputError, match=r"nowhere.*cannot be written: No such file"):
-        pack.write(model, tmp_path / "nowhere" / "net.rfy")
+    with pytest.raises(InputError, match=r"cannot write .*net\.rfy/in/it\.rfy .*Not a directory"):
+        pack.write(model, path / "in" / "it.rfy")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -305,8 +287,6 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_importing_the_package_is_light() -> None:
-    code = (
-        "import sys, rarefy.pack, rarefy.runtime; print({'torch', 'onnx', 'constriction'} & {*sys.modules})"
-    )
+    code = "import sys, rarefy.pack, rarefy.runtime; print({'torch', 'onnx', 'constriction'} & {*sys.modules})"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert found == "set()\n"

@@ -51,9 +51,7 @@ def indices(kind: str, size: int, count: int) -> np.ndarray:
     if kind == "equal":
         return rng.integers(0, size, count).astype(np.uint8)
     if kind == "laplace":
-        return np.clip(np.round(rng.laplace(0, max(size / 12, 0.5), count) + size / 2), 0, size - 1).astype(
-            np.uint8
-        )
+        return np.clip(np.round(rng.laplace(0, max(size / 12, 0.5), count) + size / 2), 0, size - 1).astype(np.uint8)
     if kind == "ragged":
         return rng.choice(size, count, p=rng.dirichlet(np.ones(size))).astype(np.uint8)
     others = np.clip(np.round(rng.normal(size / 2, size / 5, count)), min(1, size - 1), size - 1)
@@ -83,9 +81,7 @@ def test_noise_is_never_larger_than_its_bytes(size: int) -> None:
     for number, element in tensors.ELEMENTS.items():
         data = rng.bytes(tensors.size_in_bytes(element, size))
         if element.bits < 8:
-            data = tensors._packed(
-                tensors._unpacked(np.frombuffer(data, np.uint8), element.bits, size), element.bits
-            )
+            data = tensors._packed(tensors._unpacked(np.frombuffer(data, np.uint8), element.bits, size), element.bits)
         assert packed(data, element, size)[1] <= len(data) + 2, number
 
 
@@ -117,9 +113,7 @@ def test_any_bytes_come_back(data: st.DataObject) -> None:
     count = data.draw(st.integers(1, 300))
     size = tensors.size_in_bytes(element, count)
     few = data.draw(st.lists(st.binary(min_size=8, max_size=8), min_size=1, max_size=4))
-    raw = data.draw(
-        st.one_of(st.binary(min_size=size, max_size=size), st.just((b"".join(few) * size)[:size]))
-    )
+    raw = data.draw(st.one_of(st.binary(min_size=size, max_size=size), st.just((b"".join(few) * size)[:size])))
     packed(raw, element, count)
 
 

@@ -202,8 +202,7 @@ def outcome(layers: list[LayerRecord], score: Quality | None) -> Outcome:
         graph_bytes=GRAPH,
         layers=layers,
         classes=[
-            ClassRecord(name=str(i), examples=1000, before=0.99, after=0.99 - 0.001 * (i % 4 - 1))
-            for i in range(10)
+            ClassRecord(name=str(i), examples=1000, before=0.99, after=0.99 - 0.001 * (i % 4 - 1)) for i in range(10)
         ],
         changed=changed,
         changed_total=43,
@@ -218,9 +217,7 @@ def make_run() -> MakeRun:
     return build
 
 
-def build(
-    shapes: list[tuple[str, list[int]]] | None = None, score: float | None = 0.9913, **changes: Any
-) -> RunRecord:
+def build(shapes: list[tuple[str, list[int]]] | None = None, score: float | None = 0.9913, **changes: Any) -> RunRecord:
     layers = layers_of(LENET5 if shapes is None else shapes)
     before = quality(0.9916) if score is not None else None
     after = quality(score, agreement=0.9957) if score is not None else None

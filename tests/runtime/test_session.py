@@ -109,7 +109,5 @@ def test_files_that_are_no_models(tmp_path: Path) -> None:
 
 
 def test_torch_is_not_imported(path: Path) -> None:
-    code = (
-        f"import sys, rarefy.runtime; rarefy.runtime.load({str(path)!r}); assert 'torch' not in sys.modules"
-    )
+    code = f"import sys, rarefy.runtime; rarefy.runtime.load({str(path)!r}); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

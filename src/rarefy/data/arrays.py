@@ -22,9 +22,7 @@ def channels_first(array: NDArray[Any], where: str) -> NDArray[Any]:
     if array.ndim == 3:
         return array[:, None]
     if array.ndim != 4:
-        raise DataError(
-            f"{where}: expected images (N, H, W), (N, H, W, C) or (N, C, H, W), found {array.shape}"
-        )
+        raise DataError(f"{where}: expected images (N, H, W), (N, H, W, C) or (N, C, H, W), found {array.shape}")
     first, last = array.shape[1] in _CHANNELS, array.shape[3] in _CHANNELS
     if first == last:
         why = "both the second and the last" if first else "neither the second nor the last"
@@ -54,9 +52,7 @@ def labels_of(array: NDArray[Any], where: str) -> NDArray[np.int64]:
     if array.ndim != 1 or array.dtype.kind not in "ui":
         raise DataError(f"{where}: expected labels (N,) of whole numbers, found {array.dtype} {array.shape}")
     if array.size and (array.min() < 0 or array.max() >= _MOST_CLASSES):
-        raise DataError(
-            f"{where}: labels must be 0 to {_MOST_CLASSES - 1}, found {array.min()} to {array.max()}"
-        )
+        raise DataError(f"{where}: labels must be 0 to {_MOST_CLASSES - 1}, found {array.min()} to {array.max()}")
     return array.astype(np.int64)
 
 

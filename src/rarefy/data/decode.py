@@ -71,9 +71,7 @@ def decode(path: Path, *, resize: int | None, crop: int | None) -> NDArray[np.ui
         return f"{type(error).__name__}: {error}".replace(str(path), path.name)
 
 
-def _decoded(
-    paths: Sequence[Path], resize: int | None, crop: int | None
-) -> Generator[NDArray[np.uint8] | str]:
+def _decoded(paths: Sequence[Path], resize: int | None, crop: int | None) -> Generator[NDArray[np.uint8] | str]:
     work = partial(decode, resize=resize, crop=crop)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # remarks on odd metadata; what matters is an error below
@@ -96,9 +94,7 @@ def _shorter_side(image: Image.Image, side: int) -> Image.Image:
 
 def _centre(image: Image.Image, side: int) -> Image.Image:
     if side > min(image.size):
-        raise DataError(
-            f"{image.width}x{image.height} is smaller than crop={side}; pass resize={side} or more"
-        )
+        raise DataError(f"{image.width}x{image.height} is smaller than crop={side}; pass resize={side} or more")
     left, top = (round((length - side) / 2) for length in image.size)
     return image.crop((left, top, left + side, top + side))
 

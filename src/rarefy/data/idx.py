@@ -60,9 +60,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
 def _shape(stream: Reader, path: Path) -> tuple[int, ...]:
     head = stream.read(4)
     if len(head) < 4 or head[:3] != b"\0\0\x08" or not 1 <= head[3] <= 4:
-        raise DataError(
-            f"{path}: not an IDX file of bytes: expected 00 00 08 and 1 to 4 axes, found {head.hex(' ')}"
-        )
+        raise DataError(f"{path}: not an IDX file of bytes: expected 00 00 08 and 1 to 4 axes, found {head.hex(' ')}")
     axes = stream.read(4 * head[3])
     if len(axes) < 4 * head[3]:
         raise DataError(f"{path}: expected {head[3]} axes, but the file ends in its header")
@@ -72,9 +70,7 @@ def _shape(stream: Reader, path: Path) -> tuple[int, ...]:
 def _pair(files: dict[str, Path], folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     if len(files) < 2:
         (found,) = files.values()
-        raise DataError(
-            f"{folder}: {found.name} is there, but not its {'labels' if 'images' in files else 'images'}"
-        )
+        raise DataError(f"{folder}: {found.name} is there, but not its {'labels' if 'images' in files else 'images'}")
     images = channels_first(read_idx(files["images"]), str(files["images"]))
     labels = labels_of(read_idx(files["labels"]), str(files["labels"]))
     if len(images) != len(labels):

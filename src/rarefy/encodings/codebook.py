@@ -62,10 +62,8 @@ class Codebook(Encoding):
 
     def write(self, stored: str, writer: Writer) -> str:
         """`Gather(centroids, Cast(indices))`."""
-        dtype = "uint4" if self.k <= 16 else "uint8" if self.k <= 256 else "int32"
-        indices = writer.tensor("indices", self.indices, dtype)
-        if dtype != "int32":
-            indices = writer.node("Cast", indices, to="int32")
+        dtype = "uint4" if self.k <= 16 else "uint8" if self.k <= 256 else "uint16"
+        indices = writer.node("Cast", writer.tensor("indices", self.indices, dtype), to="int32")
         return writer.node("Gather", stored, indices)
 
     def describe(self) -> str:

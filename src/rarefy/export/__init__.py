@@ -1,0 +1,1 @@
+"""Writing networks in other formats: ONNX first, other formats one file each."""

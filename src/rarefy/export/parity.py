@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from rarefy.measure import answer
 from rarefy.records import Parity
@@ -39,10 +40,7 @@ def parity(file: Path, model: nn.Module, task: Task) -> Parity:
 
 
 def _tensors(output: object) -> list[Tensor]:
-    if isinstance(output, Tensor):
-        return [output]
-    values = output.values() if isinstance(output, dict) else output
-    return [v for v in values if isinstance(v, Tensor)]  # type: ignore[attr-defined]
+    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
 
 
 def _count(output: object) -> int:
@@ -50,13 +48,13 @@ def _count(output: object) -> int:
 
 
 def _difference(a: object, b: object) -> float:
-    gaps = [(x.cpu().double() - y.double()).abs().max() for x, y in zip(_tensors(a), _tensors(b), strict=True)]
-    return float(torch.stack(gaps).max())
+    """The largest; equal infinities, as in masked scores, do not differ."""
+    pairs = zip(_tensors(a), _tensors(b), strict=True)
+    gaps = [torch.where(x.cpu() == y, 0.0, (x.cpu().double() - y.double()).abs()).flatten() for x, y in pairs]
+    return float(torch.cat(gaps).max())
 
 
 def _agreement(pairs: list[tuple[object, object]]) -> float:
     """Share of equal labels; 1 for outputs that are no scores of classes."""
-    equal = [
-        (x.cpu() == y).float() for a, b in pairs if (x := labels(a)) is not None and (y := labels(b)) is not None
-    ]
+    equal = [(x.cpu() == y).float() for a, b in pairs if (x := labels(a)) is not None and (y := labels(b)) is not None]
     return float(torch.cat(equal).mean()) if equal else 1.0

@@ -6,8 +6,11 @@ import fnmatch
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+
+from rarefy.errors import ModelError, StepError
 
 RECURRENT = (nn.RNNBase,)
 
@@ -73,12 +76,23 @@ def _slots(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
     for prefix, module in model.named_modules():
         if "parametrizations" in prefix.split("."):
             continue
-        names = list(module._parameters)
-        if parametrize.is_parametrized(module):
-            names += list(module.parametrizations)
-        for name in names:
+        for name in [*module._parameters, *_parametrized(module, prefix)]:
             if module._parameters.get(name, True) is not None:
                 yield f"{prefix}.{name}" if prefix else name, module, name
+
+
+def _parametrized(module: nn.Module, prefix: str) -> list[str]:
+    if not parametrize.is_parametrized(module):
+        return []
+    lists = dict(module.parametrizations.items())  # type: ignore[operator, union-attr]
+    for name, links in lists.items():
+        if not links.is_tensor:
+            kinds = ", ".join(type(link).__name__ for link in links)
+            raise ModelError(
+                f"{prefix}.{name} is made of several tensors by {kinds}; bake it in first, with "
+                "torch.nn.utils.parametrize.remove_parametrizations or rarefy.encodings.adopted(model)"
+            )
+    return list(lists)
 
 
 def chosen(path: str, globs: Iterable[str]) -> bool:
@@ -93,12 +107,32 @@ def unmatched(globs: Iterable[str], found: Iterable[Weight]) -> list[str]:
     return [g for g in globs if not any(chosen(p, [g]) for p in paths)]
 
 
+def surveyed(step: str, model: nn.Module, globs: Iterable[str], skip: Iterable[str]) -> list[Weight]:
+    """The weights of `model`, for a step to plan with.
+
+    Raises `StepError` for globs that match no parameter, and for NaN or infinite values in what `skip` does not leave.
+    """
+    found, skip = weights(model), list(skip)
+    if missing := unmatched([*globs, *skip], found):
+        paths = ", ".join(w.path for w in found[:8]) + (", ..." if len(found) > 8 else "")
+        raise StepError(f"{step}: no parameter matches {', '.join(missing)}; the network has {paths}")
+    broken = [w.path for w in found if not chosen(w.path, skip) and not bool(torch.isfinite(w.values).all())]
+    if broken:
+        raise StepError(
+            f"{step}: NaN or infinite values in {', '.join(broken[:8])}; train the network again with a lower rate, "
+            "or name what is meant to be so in skip"
+        )
+    return found
+
+
 def why_not(weight: Weight) -> str | None:
     """Why a weight cannot be stored in another way; None where it can."""
     if isinstance(weight.module, RECURRENT):
         return f"{type(weight.module).__name__} keeps its own flat copy of its weights"
-    if not weight.values.is_floating_point():
-        return f"stored as {weight.values.dtype}".replace("torch.", "")
+    if weight.values.dtype != torch.float32:
+        return f"stored as {weight.values.dtype}, not float32".replace("torch.", "")
+    if weight.values.numel() == 0:
+        return "it is empty"
     return None
 
 

@@ -20,22 +20,22 @@ def answer(session: Session, *, like: Any = None) -> Callable[[Any], Any]:
     """`inputs -> output` of the file, on torch tensors.
 
     Inputs go to the file by name where they are a dict with the file's names, else in their order. like: any
-    output of the network, whose form (tensor, tuple, dict, nested) the outputs then have; without it, one
-    output is a tensor and several are a dict. A file with a fixed batch is fed in pieces, the last one
-    padded.
+    output of the network, whose form (tensor, tuple, dict, nested) the outputs then have; without it, the
+    file itself says so (metadata `form`), else one output is a tensor and several are a dict. A file with a
+    fixed batch is fed in pieces, the last one padded.
     """
     wanted = [port.name for port in session.inputs]
     names = [port.name for port in session.outputs]
-    fixed = _fixed_batch(session.inputs)
+    fixed, kind = _fixed_batch(session.inputs), session.metadata.get("form")
 
     def run(inputs: Any) -> Any:
         feed = _feed(wanted, inputs)
         pieces = [feed] if fixed is None else _pieces(feed, fixed)
         parts = [_outputs(session, piece) for piece in pieces]
         if fixed is None:
-            return _form(parts[0], names, like)
+            return _form(parts[0], names, like, kind)
         whole = [np.concatenate(part)[: _examples(feed)] for part in zip(*parts, strict=True)]
-        return _form(whole, names, like)
+        return _form(whole, names, like, kind)
 
     return run
 
@@ -81,17 +81,23 @@ def _examples(feed: Arrays) -> int:
     return max((len(value) for value in feed.values() if value.ndim), default=1)
 
 
-def _form(arrays: list[NDArray[Any]], names: list[str], like: Any) -> Any:
+def _by_kind(tensors: list[Any], names: list[str], kind: str | None) -> Any:
+    if kind == "sequence":
+        return tuple(tensors)
+    if kind == "dict" or len(tensors) > 1:
+        return dict(zip(names, tensors, strict=True))
+    return tensors[0]
+
+
+def _form(arrays: list[NDArray[Any]], names: list[str], like: Any, kind: str | None) -> Any:
     """The outputs as tensors in the form of `like`."""
     import torch
     from torch.utils import _pytree
 
     tensors = [torch.from_numpy(array) for array in arrays]
     if like is None:
-        return tensors[0] if len(tensors) == 1 else dict(zip(names, tensors, strict=True))
+        return _by_kind(tensors, names, kind)
     leaves, form = _pytree.tree_flatten(like)
     if len(leaves) != len(tensors):
-        raise ModelError(
-            f"the file gives {len(tensors)} outputs ({', '.join(names)}), the network {len(leaves)}"
-        )
+        raise ModelError(f"the file gives {len(tensors)} outputs ({', '.join(names)}), the network {len(leaves)}")
     return _pytree.tree_unflatten(tensors, form)

@@ -55,9 +55,7 @@ def opener(
     return opened
 
 
-def inputs(
-    ports: Sequence[Port], batch: int = 1, shapes: Mapping[str, Shape] | None = None
-) -> dict[str, NDArray[Any]]:
+def inputs(ports: Sequence[Port], batch: int = 1, shapes: Mapping[str, Shape] | None = None) -> dict[str, NDArray[Any]]:
     """Made-up inputs, always the same: normal floats, and zeros for integers, as these may be indices."""
     if not ports:
         raise InputError("the graph has no inputs, so nothing can be run; export it with an example input")

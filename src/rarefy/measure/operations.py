@@ -23,9 +23,7 @@ class Operation(NamedTuple):
 
     name: str  # of the node
     op: str
-    macs: (
-        int | None
-    )  # of one example; None where a shape is open or the number of repetitions depends on the data
+    macs: int | None  # of one example; None where a shape is open or the number of repetitions depends on the data
     weights: int  # elements of its constant operands, read once for each inference
     bits: int  # width of its operands: 8 for integers, else 32
 
@@ -74,9 +72,7 @@ def _of_bodies(node: NodeProto, bodies: list[list[Operation]]) -> list[Operation
     return [operation._replace(macs=None) for body in bodies for operation in body]
 
 
-def _operation(
-    node: NodeProto, shapes: Mapping[str, Shape], constant: Set[str], dequantized: Set[str]
-) -> Operation:
+def _operation(node: NodeProto, shapes: Mapping[str, Shape], constant: Set[str], dequantized: Set[str]) -> Operation:
     count, *positions = COUNTERS[node.op_type]
     operands = [node.input[i] for i in positions if i < len(node.input) and node.input[i]]
     sizes = [shapes.get(name) for name in operands]

@@ -79,11 +79,7 @@ def _decoded(model: ModelProto, folded: Sequence[NodeProto], wanted: Set[str]) -
     from onnx.reference import ReferenceEvaluator
 
     graph = model.graph
-    values = {
-        tensor.name: onnx.numpy_helper.to_array(tensor)
-        for tensor in graph.initializer
-        if tensor.name in wanted
-    }
+    values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer if tensor.name in wanted}
     computed = sorted({name for node in folded for name in node.output} & wanted)
     if computed:
         used = {name for node in folded for name in node.input}

@@ -58,9 +58,7 @@ def concrete(
         return ()
     first, *rest = declared
     if isinstance(first, int) and first != batch:
-        raise InputError(
-            f"input {name!r} has a fixed batch of {first}, not {batch}: measure it with batch {first}"
-        )
+        raise InputError(f"input {name!r} has a fixed batch of {first}, not {batch}: measure it with batch {first}")
     sizes = [size for size in rest if isinstance(size, int)]
     if len(sizes) < len(rest):
         words = ", ".join("?" if size is None else str(size) for size in declared)

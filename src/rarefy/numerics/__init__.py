@@ -1,0 +1,1 @@
+"""Tensor in, tensor out: the mathematics, without modules and without files."""

@@ -133,7 +133,7 @@ def _start(weight: Doubles, mean: Doubles, k: int, method: Method, seed: int) ->
     if method == "random":
         chosen = np.random.default_rng(seed).choice(len(mean), k, replace=False, p=weight / weight.sum())
         return mean[np.sort(chosen)]
-    first = _atoms(weight, mean, max(1024, 8 * k))
+    first = _atoms(weight, mean, max(1024, 16 * k))
     mass = np.add.reduceat(weight, first)
     cuts = partition(mass, np.add.reduceat(weight * mean, first) / mass, k)
     return _means(weight, mean, np.append(first, len(mean))[cuts], np.empty(k))

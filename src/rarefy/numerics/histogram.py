@@ -198,6 +198,4 @@ def _pure(values: Floats, result: Histogram) -> bool:
     """Whether all values of a bin are the same."""
     level = np.zeros(BINS, np.float32)
     level[result.occupied] = result.mean
-    return all(
-        np.array_equal(level[result.bins[part]], _float32(values[part])) for part in chunks(values.size)
-    )
+    return all(np.array_equal(level[result.bins[part]], _float32(values[part])) for part in chunks(values.size))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rarefy.files import write_whole
 from rarefy.pack.contents import Contents, TensorEntry
 
 if TYPE_CHECKING:
@@ -41,10 +42,8 @@ def write(model: onnx.ModelProto, path: str | Path) -> Contents:
     from rarefy.pack import model as models
 
     data, labels = models.encode(model)
-    found = models.decode(data, max(DEFAULT_MAX_BYTES, 2 * model.ByteSize()), labels)[
-        1
-    ]  # it must be readable
-    files.replace(Path(path), data)
+    found = models.decode(data, max(DEFAULT_MAX_BYTES, 2 * model.ByteSize()), labels)[1]  # it must be readable
+    write_whole(Path(path), data)
     return found
 
 

@@ -42,9 +42,7 @@ class Reader:
     def take(self, count: int) -> memoryview:
         """The next `count` bytes, without copying them."""
         if count > self.left:
-            raise PackError(
-                f"corrupted: {count} bytes are declared at byte {self.position}, {self.left} are left"
-            )
+            raise PackError(f"corrupted: {count} bytes are declared at byte {self.position}, {self.left} are left")
         self.position += count
         return self._data[self.position - count : self.position]
 
@@ -60,6 +58,4 @@ class Reader:
             value |= (byte & 0x7F) << (7 * index)
             if byte < 0x80:
                 return value
-        raise PackError(
-            f"corrupted: a number of more than {LONGEST_VARINT} bytes before byte {self.position}"
-        )
+        raise PackError(f"corrupted: a number of more than {LONGEST_VARINT} bytes before byte {self.position}")

@@ -36,9 +36,7 @@ def unsealed(data: bytes | memoryview) -> memoryview:
     if len(view) < len(MAGIC) + 1 + LONGEST_VARINT:
         raise PackError(f"truncated: no .rfy file has only {len(view)} bytes")
     if view[len(MAGIC)] > VERSION:
-        raise PackError(
-            f"made by a newer rarefy: the format's version is {view[len(MAGIC)]}, this one reads {VERSION}"
-        )
+        raise PackError(f"made by a newer rarefy: the format's version is {view[len(MAGIC)]}, this one reads {VERSION}")
     reader = Reader(view)
     if reader.take(len(MAGIC) + 1)[-1] != VERSION:
         raise PackError("corrupted: the format's version is 0")

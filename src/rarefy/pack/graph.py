@@ -90,9 +90,7 @@ def strip(model: onnx.ModelProto) -> None:
     for field in ("producer_name", "producer_version", "domain", "model_version"):
         model.ClearField(field)
     if all(node.domain in known for node in messages(model) if isinstance(node, onnx.NodeProto)):
-        for graph in [
-            item for item in messages(model) if isinstance(item, onnx.GraphProto | onnx.FunctionProto)
-        ]:
+        for graph in [item for item in messages(model) if isinstance(item, onnx.GraphProto | onnx.FunctionProto)]:
             graph.ClearField("value_info")
 
 
@@ -117,9 +115,7 @@ def _take_data(proto: TensorProto, size: int) -> bytes:
     source = proto if proto.HasField("raw_data") else numpy_helper.from_array(numpy_helper.to_array(proto))
     data = source.raw_data
     if len(data) != size:
-        raise PackError(
-            f"tensor {proto.name!r} has {len(data)} bytes; shape {list(proto.dims)} and type need {size}"
-        )
+        raise PackError(f"tensor {proto.name!r} has {len(data)} bytes; shape {list(proto.dims)} and type need {size}")
     for field in DATA_FIELDS:
         proto.ClearField(field)
     return bytes(data)
@@ -150,5 +146,5 @@ def labels(model: onnx.ModelProto) -> list[str]:
 
 def type_name(proto: TensorProto) -> str:
     """ONNX's name of the element type."""
-    known = {number: name for name, number in TensorProto.DataType.items()}
+    known: dict[int, str] = {number: name for name, number in TensorProto.DataType.items()}
     return known.get(proto.data_type, f"type {proto.data_type}")

@@ -43,9 +43,7 @@ def decode(
         raise PackError("the tensors do not fit into memory") from None
 
 
-def _decode(
-    reader: Reader, total: int, max_bytes: int, labels: list[str] | None
-) -> tuple[onnx.ModelProto, Contents]:
+def _decode(reader: Reader, total: int, max_bytes: int, labels: list[str] | None) -> tuple[onnx.ModelProto, Contents]:
     model = _graph(reader, max_bytes)
     protos = graphs.tensors_of(model)
     places = [graphs.place(proto) for proto in protos]

@@ -27,9 +27,7 @@ def hideable(model: onnx.ModelProto) -> bool:
     graph = model.graph
     if graph.quantization_annotation or graph.sparse_initializer or graph.value_info or model.training_info:
         return False
-    if any(
-        attribute.HasField("g") or attribute.graphs for node in graph.node for attribute in node.attribute
-    ):
+    if any(attribute.HasField("g") or attribute.graphs for node in graph.node for attribute in node.attribute):
         return False
     outputs = [name for node in graph.node for name in node.output if name]
     weights = [tensor.name for tensor in graph.initializer]

@@ -74,9 +74,7 @@ class Records:
     def _earlier(self, place: Place) -> tuple[bytes, str]:
         back = self._reader.varint()
         if not 1 <= back <= len(self._done):
-            raise PackError(
-                f"corrupted: a tensor is the same as the one {back} before it, which there is not"
-            )
+            raise PackError(f"corrupted: a tensor is the same as the one {back} before it, which there is not")
         data_type, data, name = self._done[-back]
         if data_type != place.proto.data_type or len(data) != place.size:
             raise PackError(f"corrupted: a tensor of {place.size} bytes is the same as one of {len(data)}")

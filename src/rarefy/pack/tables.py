@@ -81,9 +81,7 @@ class Table:
 
 def fit(counts: Counts, finenesses: Iterable[int]) -> Table:
     """The shortest table for the histogram `counts`, at one of `finenesses` levels per octave."""
-    best = min(
-        (_fitted(counts, steps, USUAL_LAW) for steps in finenesses), key=lambda table: _cost(table, counts)
-    )
+    best = min((_fitted(counts, steps, USUAL_LAW) for steps in finenesses), key=lambda table: _cost(table, counts))
     again = _fitted(counts, best.steps, best.law)
     return min(best, again, key=lambda table: _cost(table, counts))
 

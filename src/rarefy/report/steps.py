@@ -44,9 +44,7 @@ def stations(run: RunRecord) -> list[Station]:
     return [_station(run, at, axis, largest) for at in reached]
 
 
-def _station(
-    run: RunRecord, at: tuple[str, Measurement | None, str], axis: Axis | None, largest: int
-) -> Station:
+def _station(run: RunRecord, at: tuple[str, Measurement | None, str], axis: Axis | None, largest: int) -> Station:
     name, measured, seconds = at
     if measured is None:
         return Station(name, units.ABSENT, None, units.ABSENT, "", None, units.ABSENT, seconds)
@@ -66,16 +64,12 @@ def _station(
 
 def _size(run: RunRecord, measured: Measurement) -> tuple[int, str]:
     """The original counts as its float32 file, the others as what would be shipped."""
-    return (
-        (measured.sizes.safetensors, ".safetensors") if measured is run.original else shipped(measured.sizes)
-    )
+    return (measured.sizes.safetensors, ".safetensors") if measured is run.original else shipped(measured.sizes)
 
 
 def _axis(run: RunRecord) -> Axis | None:
     measured = [run.original, *(step.measurement for step in run.steps)]
-    ends = [
-        end for m in measured if m and m.quality for end in (m.quality.low, m.quality.high) if finite(end)
-    ]
+    ends = [end for m in measured if m and m.quality for end in (m.quality.low, m.quality.high) if finite(end)]
     return Axis(*spread(ends), 0.0, 100.0) if ends else None
 
 

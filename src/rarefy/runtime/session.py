@@ -62,9 +62,7 @@ class Session:
     ) -> list[tuple[Port, npt.ArrayLike]]:
         wanted = "; ".join(map(str, self.inputs))
         if len(arrays) + len(named) != len(self.inputs):
-            raise InputError(
-                f"the model takes {len(self.inputs)} inputs ({wanted}), not {len(arrays) + len(named)}"
-            )
+            raise InputError(f"the model takes {len(self.inputs)} inputs ({wanted}), not {len(arrays) + len(named)}")
         pairs = list(zip(self.inputs, arrays, strict=False))
         for port in self.inputs[len(arrays) :]:
             if port.name not in named:

@@ -10,7 +10,7 @@ from torch import nn
 
 from rarefy import encodings
 from rarefy.errors import StepError
-from rarefy.graph.weights import Weight, chosen, unmatched, weights, why_not, why_small
+from rarefy.graph.weights import Weight, chosen, surveyed, weights, why_not, why_small
 from rarefy.numerics.clustering import cluster
 from rarefy.settings import Settings
 from rarefy.step import Context, Plan, Step
@@ -66,11 +66,8 @@ class ClusterWeights(Step):
 
     def plan(self, model: nn.Module, context: Context) -> Plan:
         """The size of each layer's codebook."""
-        found = weights(model)
-        if missing := unmatched([*self.layers, *self.skip], found):
-            raise StepError(f"ClusterWeights.layers/skip: no parameter matches {', '.join(missing)}")
         plan = Plan()
-        for weight in found:
+        for weight in surveyed("ClusterWeights", model, self.layers, self.skip):
             size = next((s for g, s in self.layers.items() if chosen(weight.path, [g])), self._general).count()
             reason = self._why_not(weight, size)
             if reason:

@@ -10,7 +10,7 @@ from torch import nn
 
 from rarefy import encodings
 from rarefy.errors import StepError
-from rarefy.graph.weights import Weight, chosen, unmatched, weights, why_not
+from rarefy.graph.weights import Weight, chosen, surveyed, weights, why_not
 from rarefy.step import Context, Plan, Step
 
 
@@ -20,7 +20,9 @@ class Half(Step):
     float16 keeps 11 significant bits in a range of 6e-8 .. 65504, bfloat16 keeps 8 in the range of float32.
     """
 
-    gains: ClassVar[str] = "half the bytes of what is stored as float32; not faster: the engine widens weights at loading"
+    gains: ClassVar[str] = (
+        "half the bytes of what is stored as float32; not faster: the engine widens weights at loading"
+    )
     paper: ClassVar[str] = "Micikevicius et al. 2018, Mixed Precision Training (arXiv:1710.03740)"
 
     format: Literal["float16", "bfloat16"] = "float16"
@@ -28,11 +30,8 @@ class Half(Step):
 
     def plan(self, model: nn.Module, context: Context) -> Plan:
         """Every float parameter whose values fit the format."""
-        found = weights(model)
-        if missing := unmatched(self.skip, found):
-            raise StepError(f"Half.skip: no parameter matches {', '.join(missing)}")
         plan = Plan()
-        for weight in found:
+        for weight in surveyed("Half", model, (), self.skip):
             reason = self._why_not(weight)
             if reason is None:
                 plan.do[weight.path] = {"format": self.format}

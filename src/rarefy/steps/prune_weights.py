@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rarefy import encodings
 from rarefy.errors import StepError
-from rarefy.graph.weights import Weight, chosen, unmatched, weights, why_not, why_small
+from rarefy.graph.weights import Weight, chosen, surveyed, weights, why_not, why_small
 from rarefy.settings import Settings
 from rarefy.step import Context, Plan, Step
 
@@ -39,7 +39,7 @@ class PruneWeights(Step):
 
     A weight's score is its magnitude (`random`: the baseline that any score must beat). With `scope="layer"` every
     layer loses the same share, with "global" one threshold is found over all layers. Weights pruned before count and
-    stay pruned, so a `Repeat` with rising sparsity prunes and retrains in turns. One weight of a layer is always kept.
+    stay pruned, also where a layer has more of them than is asked for; so a `Repeat` with rising sparsity prunes and retrains in turns. One weight of a layer is always kept.
     """
 
     gains: ClassVar[str] = (
@@ -71,11 +71,8 @@ class PruneWeights(Step):
 
     def plan(self, model: nn.Module, context: Context) -> Plan:
         """How many weights each layer loses."""
-        found = weights(model)
-        if missing := unmatched([*self.layers, *self.skip], found):
-            raise StepError(f"PruneWeights.layers/skip: no parameter matches {', '.join(missing)}")
         plan, open_ = Plan(), []
-        for weight in found:
+        for weight in surveyed("PruneWeights", model, self.layers, self.skip):
             reason = "skipped, as set" if chosen(weight.path, self.skip) else why_not(weight) or why_small(weight)
             if reason:
                 plan.leave[weight.path] = reason
@@ -99,7 +96,7 @@ class PruneWeights(Step):
             shares = _global_counts([self._scores(open_[i], seed) for i in pool], self.sparsity or 0.0)
             for i, count in zip(pool, shares, strict=True):
                 counts[i] = count
-        return [min(c, w.tensor.numel() - 1) for c, w in zip(counts, open_, strict=True)]
+        return [max(min(c, w.tensor.numel() - 1), _held(w)) for c, w in zip(counts, open_, strict=True)]
 
     def apply(self, model: nn.Module, plan: Plan, context: Context) -> nn.Module:
         """Prune the planned number of lowest scores in each layer."""
@@ -110,12 +107,17 @@ class PruneWeights(Step):
         return model
 
     def _scores(self, weight: Weight, seed: int) -> Tensor:
-        magnitude = weight.tensor.detach().abs().flatten()
-        if self.score == "magnitude":
-            return magnitude
-        generator = torch.Generator().manual_seed(seed)
-        drawn = torch.rand(magnitude.numel(), generator=generator).to(magnitude.device)
-        return torch.where(magnitude == 0, -1.0, drawn)  # what is pruned stays pruned
+        scores = weight.tensor.detach().abs().flatten()
+        if self.score == "random":
+            generator = torch.Generator().manual_seed(seed)
+            scores = torch.rand(scores.numel(), generator=generator).to(scores.device)
+        held = encodings.zeros(weight)
+        return scores if held is None else torch.where(held.flatten(), -1.0, scores)  # what is pruned stays pruned
+
+
+def _held(weight: Weight) -> int:
+    held = encodings.zeros(weight)
+    return 0 if held is None else int(held.sum())
 
 
 def _count(tensor: Tensor, amount: Amount) -> int:

@@ -1,0 +1,69 @@
+# make demo    compress a network on the embedded digits; about two minutes after the installation, offline
+# make test    the tests
+# make check   lint, format, types
+# make docs    the documentation, into site/
+# make wheel   the wheel, into dist/
+# make clean   remove all that was made here
+#
+# Everything goes into .venv. Needed: Python 3.11 or newer with venv (on Debian: apt install python3-venv).
+
+.POSIX:
+.SUFFIXES:
+.PHONY: demo test check docs wheel clean
+
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= runs/demo
+WORKERS ?= 2
+TORCH ?= torch==2.13.*
+# the build for CPUs is a tenth of the size; where this index cannot be reached, the usual one serves
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check
+
+demo: $(VENV)/.installed
+	$(BIN)/rarefy demo --out $(OUT)
+
+test: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+wheel: $(VENV)/.installed
+	$(PIP) wheel --quiet --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "rarefy needs Python 3.11 or newer; say which with: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || \
+	  { echo "$(PYTHON) has no venv; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade 'pip>=26'
+	touch $@
+
+$(VENV)/.torch: $(VENV)/.created
+	$(PIP) install --quiet --retries 1 --no-deps --index-url $(TORCH_INDEX) '$(TORCH)' || \
+	  $(PIP) install --quiet --no-deps '$(TORCH)'
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml
+	$(PIP) install --quiet '$(TORCH)' -e .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed pyproject.toml
+	$(PIP) install --quiet --group dev
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed pyproject.toml
+	$(PIP) install --quiet --group docs
+	touch $@

@@ -1,0 +1,142 @@
+"""The parts of the documentation that are made from the code.
+
+A line `<!-- generated: NAME -->` in a page of `docs/` is replaced when the site is built (as a hook of mkdocs).
+`python docs/generated.py` writes the table of methods and the example into README.md; a test holds them equal.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+
+
+def methods_table() -> str:
+    """Every step in a row."""
+    from rarefy.inspection import table
+
+    rows = [[f"`{m['name']}`", m["does"], m["gains"], m["paper"]] for m in table()]
+    return _table(["step", "what it does", "what it gains, and what not", "paper"], rows)
+
+
+def methods_sections() -> str:
+    """Every step with its settings."""
+    from rarefy.inspection import table
+
+    return "\n\n".join(map(_method, table()))
+
+
+def _method(method: dict[str, Any]) -> str:
+    rows = [[f"`{s['name']}`", s["values"], f"`{s['default']}`", s["about"]] for s in method["settings"]]
+    return "\n\n".join(
+        [
+            f"## {method['name']}",
+            method["does"],
+            re.sub(r"(?m)^    (?=\S)", "", method["about"]),
+            f"**Gains** {method['gains']}.  \n**Needs at run time** {method['needs']}.  \n**Paper** {method['paper']}.",
+            _table(["setting", "values", "default", ""], rows),
+        ]
+    )
+
+
+def commands() -> str:
+    """Every command of the command line with its arguments and options."""
+    from typer.main import get_command
+
+    from rarefy.cli import app
+
+    group: Any = get_command(app)
+    return "\n\n".join(_command(name, command) for name, command in group.commands.items())
+
+
+def _command(name: str, command: Any) -> str:
+    arguments = " ".join(p.metavar for p in command.params if p.param_type_name == "argument")
+    rows = [
+        [f"`{p.metavar or p.name.upper()}`" if p.param_type_name == "argument" else f"`{p.opts[0]}`", _about(p)]
+        for p in command.params
+    ]
+    usage = f"```text\nrarefy {name} {arguments} [OPTIONS]\n```"
+    return "\n\n".join([f"## {name}", command.help, usage.replace("  ", " "), _table(["", ""], rows)])
+
+
+def _about(parameter: Any) -> str:
+    default = parameter.default if isinstance(parameter.default, (str, int, float, Path)) else None
+    words = (parameter.help or "").strip()
+    if default is None or isinstance(default, bool):
+        return words
+    return f"{words}{'; ' if words else ''}default `{default}`"
+
+
+def networks() -> str:
+    """The zoo."""
+    from rarefy.inspection import zoo_rows
+
+    rows = [[f"`{r['name']}`", "x".join(map(str, r["input"])), r["paper"]] for r in zoo_rows()]
+    return _table(["name", "input", "paper"], rows)
+
+
+def recipes() -> str:
+    """The recipes that come with rarefy."""
+    from rarefy.recipe import Recipe, ready_recipes
+
+    return _table(["name", ""], [[f"`{name}`", Recipe.load(name).about] for name in ready_recipes()])
+
+
+def recipe_file() -> str:
+    """One of them in full."""
+    text = (ROOT / "src/rarefy/recipes/deep-compression.yaml").read_text()
+    return f"```yaml\n{text}```"
+
+
+def quickstart() -> str:
+    """The example, without its docstring."""
+    code = (ROOT / "examples/quickstart.py").read_text().split('"""')[2].strip()
+    return f"```python\n{code}\n```"
+
+
+def results() -> str:
+    """The table of results, as the README has it."""
+    return _between((ROOT / "README.md").read_text(), "results")
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "methods-table": methods_table,
+    "methods": methods_sections,
+    "commands": commands,
+    "networks": networks,
+    "recipes": recipes,
+    "recipe-file": recipe_file,
+    "quickstart": quickstart,
+    "results": results,
+}
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Fill in a page; an unknown name is a `KeyError`. Called by mkdocs."""
+    return re.sub(r"<!-- generated: ([\w-]+) -->", lambda match: PARTS[match[1]](), markdown)
+
+
+def readme(text: str) -> str:
+    """README.md with its generated parts made anew."""
+    for name, made in (("methods", methods_table()), ("quickstart", quickstart())):
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        before, after = text.split(begin)[0], text.split(end)[1]
+        text = f"{before}{begin}\n{made}\n{end}{after}"
+    return text
+
+
+def _between(text: str, name: str) -> str:
+    return text.split(f"<!-- {name}:begin -->")[1].split(f"<!-- {name}:end -->")[0].strip()
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *([c.replace("|", "\\|") for c in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    place = ROOT / "README.md"
+    place.write_text(readme(place.read_text()))

@@ -34,7 +34,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 docs: $(VENV)/.installed-docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 wheel: $(VENV)/.installed
 	$(PIP) wheel --quiet --no-deps --wheel-dir dist .
@@ -52,6 +52,7 @@ $(VENV)/.created:
 	touch $@
 
 $(VENV)/.torch: $(VENV)/.created
+	@echo "installing PyTorch and the libraries into $(VENV), some 300 MB"
 	$(PIP) install --quiet --retries 1 --no-deps --index-url $(TORCH_INDEX) '$(TORCH)' || \
 	  $(PIP) install --quiet --no-deps '$(TORCH)'
 	touch $@

@@ -30,16 +30,21 @@ def methods_sections() -> str:
 
 
 def _method(method: dict[str, Any]) -> str:
-    rows = [[f"`{s['name']}`", s["values"], f"`{s['default']}`", s["about"]] for s in method["settings"]]
+    rows = [[f"`{s['name']}`", s["values"], _default(s["default"]), s["about"]] for s in method["settings"]]
+    facts = {"Gains": method["gains"], "Needs at run time": method["needs"], "Paper": method["paper"]}
     return "\n\n".join(
         [
             f"## {method['name']}",
             method["does"],
             re.sub(r"(?m)^    (?=\S)", "", method["about"]),
-            f"**Gains** {method['gains']}.  \n**Needs at run time** {method['needs']}.  \n**Paper** {method['paper']}.",
+            "  \n".join(f"**{name}:** {fact}." for name, fact in facts.items() if fact != "-"),
             _table(["setting", "values", "default", ""], rows),
         ]
     )
+
+
+def _default(value: Any) -> str:
+    return "not set" if value is None else f"`{value}`"
 
 
 def commands() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
+from rarefy.encodings import adopted
+from rarefy.export.onnx import Exporter
 from rarefy.task import Task
 
 CLASSES = 5
@@ -211,16 +214,27 @@ class Twice(nn.Module):
 
 
 class Tied(nn.Module):
-    """A language model's embedding that is its head, around an LSTM."""
+    """A language model's embedding that is its head."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.embedding, self.memory = nn.Embedding(11, 8), nn.LSTM(8, 8, batch_first=True)
-        self.head = nn.Linear(8, 11, bias=False)
+        self.embedding, self.mix, self.head = nn.Embedding(11, 8), nn.Linear(8, 8), nn.Linear(8, 11, bias=False)
         self.head.weight = self.embedding.weight
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.head(self.memory(self.embedding(tokens))[0])
+        return self.head(torch.tanh(self.mix(self.embedding(tokens))))
+
+
+class Recurrent(nn.Module):
+    """An LSTM keeps its weights in a buffer of its own; its output is nested."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory, self.head = nn.LSTM(6, 8, batch_first=True), nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        x, state = self.memory(x)
+        return self.head(x[:, -1]), state
 
 
 class TwoInputs(nn.Module):
@@ -289,7 +303,7 @@ def _doubled(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
 
 
 class Loose(nn.Module):
-    """Parameters on the root and in lists; unused, empty, a single number, float64, integer; a cyclic name."""
+    """Parameters on the root and in lists; unused, empty, a single number, float64, integer; a buffer twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -301,13 +315,14 @@ class Loose(nn.Module):
         self.single = nn.Parameter(torch.randn(1, 1))
         self.counts = nn.Parameter(torch.arange(CLASSES), requires_grad=False)
         self.register_buffer("shift", torch.randn(CLASSES))
-        self.register_buffer("forgotten", torch.randn(CLASSES), persistent=False)
+        self.register_buffer("forgotten", torch.arange(CLASSES) / 2, persistent=False)
+        self.register_buffer("again", self.shift)
         self.absent = nn.Linear(8, 8, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.linear(x @ self.weight, self.parts[0], self.parts[1]) * self.scale
         x = torch.cat([x, self.empty], 0) @ self.named["last"]
-        return (x.double() @ self.fine).float() * self.single + self.counts + self.shift + self.forgotten
+        return (x.double() @ self.fine).float() * self.single + self.counts + self.again + self.forgotten
 
 
 CASES: dict[str, Case] = {
@@ -321,6 +336,7 @@ CASES: dict[str, Case] = {
     "transposed": Case(Transposed, image),
     "twice": Case(Twice, image),
     "tied": Case(Tied, lambda: torch.randint(0, 11, (4, 6))),
+    "recurrent": Case(Recurrent, lambda: torch.randn(4, 3, 6)),
     "two-inputs": Case(TwoInputs, lambda: (torch.randn(4, 6), torch.randn(4, 4))),
     "named": Case(Named, lambda: {"text": torch.randn(4, 6), "image": image()}),
     "loop": Case(Loop, lambda: torch.randn(4, 6)),
@@ -328,4 +344,10 @@ CASES: dict[str, Case] = {
     "loose": Case(Loose, lambda: torch.randn(4, 6)),
 }
 
-EXPORTED = ("residual", "inverted", "shuffle", "transformer", "twice", "tied", "named", "loose", "frozen")
+EXPORTED = ("inverted", "transformer", "twice", "tied", "named", "loose", "frozen")
+
+
+@cache
+def exporter(name: str) -> Exporter:
+    """Tracing takes seconds, so it is done once per network."""
+    return Exporter(adopted(CASES[name].model()), CASES[name].batch())

@@ -246,8 +246,10 @@ def main() -> NoReturn:
     """Run a command; every error is one clear line and an exit status."""
     debug = "--debug" in sys.argv
     try:
-        app([word for word in sys.argv[1:] if word != "--debug"], prog_name="rarefy", standalone_mode=False)
+        status = app([w for w in sys.argv[1:] if w != "--debug"], prog_name="rarefy", standalone_mode=False)
         sys.stdout.flush()
+        if status == 130:  # typer's way to say it
+            raise KeyboardInterrupt
         sys.exit(0)
     except RarefyError as error:
         _fail(str(error), error.exit_status, debug, all_alike=True)

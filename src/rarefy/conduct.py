@@ -68,9 +68,16 @@ def rebuilt(run: Run, model: nn.Module, step: int | None = None) -> nn.Module:
         return work
     steps = Recipe.from_dict(run.record.recipe).steps
     context = Context(task=_NoTask(), seed=run.record.seed)
-    for s, record in list(zip(steps, records, strict=False))[:last]:
-        if not s.trains:
-            work = s.apply(work, Plan(**record.plan), context)
+    try:
+        for s, record in list(zip(steps, records, strict=False))[:last]:
+            if not s.trains:
+                work = s.apply(work, Plan(**record.plan), context)
+    except Exception as error:  # a plan read from a file can be wrong in any way
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise RunError(
+            f"{run.folder}: the plans in run.json do not fit the network ({what}); give the network that the run was "
+            "made with, or begin again in another folder"
+        ) from error
     path = run.folder / records[last - 1].tensors
     restore(work, load_tensors(path)[0], str(path))
     return work.eval()
@@ -131,8 +138,9 @@ class _Conductor:
             self.run = self._new(fingerprint, about)
         self.trained = not self.run.record.trained_from_scratch
         if self.first:
-            for rest in [*self.folder.glob(".*"), *self.folder.glob("steps/.*")]:  # of a process that was killed
-                rest.unlink()
+            done = [self.folder / f"steps/{s.index:02d}.partial" for s in self.run.record.steps]
+            for rest in [*self.folder.glob(".*"), *self.folder.glob("steps/.*"), *done]:  # of a process that was killed
+                rest.unlink(missing_ok=True)
 
     def _old(self, resume: bool, fingerprint: str) -> Run | None:
         if not (self.folder / "run.json").exists():
@@ -172,7 +180,7 @@ class _Conductor:
     def _fingerprint(self) -> str:
         """Changes with whatever a resumed run must have in common with the interrupted one."""
         digest = hashlib.sha256()
-        what = [self.recipe.to_dict(), self.seed, self.task.describe(), self.fabric.world_size]
+        what = [self.recipe.to_dict(), self.seed, self.task.describe(), self.task.metadata(), self.fabric.world_size]
         digest.update(json.dumps(what, sort_keys=True).encode())
         for name, tensor in model_tensors(self.work).items():
             digest.update(f"{name}{tuple(tensor.shape)}".encode())

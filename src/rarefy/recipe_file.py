@@ -114,7 +114,7 @@ def _step(item: Any, where: str, wrong: list[str], preset: Mapping[str, Any]) ->
 def _unknown(name: Any, known: list[str]) -> str:
     if name == "Repeat":
         return "a Repeat cannot stand in another; write the inner one out"
-    near = difflib.get_close_matches(str(name), known, n=1)
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)} and Repeat"
     return f"no step is called {short(name)}; {hint}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -168,7 +169,8 @@ class Classification(Task):
         held = "" if self._held is None else f", {len(self._held[1]):,} held out"
         shape = "x".join(str(s) for s in self._judge[0].shape[1:])
         return (
-            f"{self.name}: {len(self.classes)} classes, {n:,} to train{held}, {len(self._judge[1]):,} to judge, {shape}"
+            f"{self.name}: {len(self.classes)} classes, {n:,} to train{held}, {len(self._judge[1]):,} to judge, {shape}, "
+            f"batches of {self.batch_size}"
         )
 
     def metadata(self) -> dict[str, str]:
@@ -257,7 +259,8 @@ def _examples(source: Images | tuple[Any, Any], what: str) -> tuple[Tensor, Tens
 
 
 def _numbered(judged: Tensor, trained: tuple[Tensor, Tensor] | None) -> tuple[str, ...]:
-    top = max(int(y.max()) for y in ([judged] if trained is None else [judged, trained[1]]) if len(y))
+    found = [judged] if trained is None else [judged, trained[1]]
+    top = max((int(y.max()) for y in found if len(y)), default=0)
     return tuple(str(i) for i in range(top + 1))
 
 
@@ -270,6 +273,11 @@ def _normalisation(
         mean, std = source.mean_std()
     if mean is None or std is None:
         return None, None
+    channels = source.shape[0] if isinstance(source, Images) else np.shape(source[0])[1]
+    if not len(mean) == len(std) == channels or not all(math.isfinite(v) for v in (*mean, *std)):
+        raise DataError(
+            f"mean and std need a finite number for each of the {channels} channel(s), not {list(mean)} and {list(std)}"
+        )
     if min(std) <= 0:
         raise DataError(f"std must be above 0 in every channel, not {tuple(std)}: is a channel of the images constant?")
     return torch.tensor(mean).view(1, -1, 1, 1), torch.tensor(std).view(1, -1, 1, 1)

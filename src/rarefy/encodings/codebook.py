@@ -53,7 +53,7 @@ class Codebook(Encoding):
 
     def forward(self, values: Tensor) -> Tensor:
         """Look up."""
-        gathered: Tensor = _Gather.apply(self.store(values), self.indices)
+        gathered: Tensor = _Gather.apply(self.store(values), self.indices)  # type: ignore[no-untyped-call]
         return gathered
 
     def store(self, values: Tensor) -> Tensor:

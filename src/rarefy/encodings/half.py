@@ -41,7 +41,7 @@ class Half(Encoding):
 
     def forward(self, values: Tensor) -> Tensor:
         """Round, with a straight-through gradient."""
-        rounded: Tensor = _Round.apply(values, self.dtype)
+        rounded: Tensor = _Round.apply(values, self.dtype)  # type: ignore[no-untyped-call]
         return rounded
 
     def store(self, values: Tensor) -> Tensor:

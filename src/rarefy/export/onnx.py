@@ -104,12 +104,13 @@ def _buffers(model: nn.Module) -> dict[str, Tensor]:
 
 def _write(proto: onnx.ModelProto, names: list[str], model: nn.Module) -> Exported:
     found, buffers = by_path(model), dict(model.named_buffers(remove_duplicate=False))
+    first = {id(buffer): name for name, buffer in model.named_buffers()}
     writer = ModelWriter(proto.graph)
     for name in names:
         if name in found:
             writer.weight(name, found[name])
         else:
-            writer.constant(name, buffers[name])
+            writer.buffer(name, buffers[name], first[id(buffers[name])])
     writer.finish()
     return Exported(proto, writer.parts)
 

@@ -14,6 +14,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from rarefy.errors import ExportError
 from rarefy.export.writer import nodes
 from rarefy.task import forward
 from rarefy.train import evaluating
@@ -25,11 +26,14 @@ def traced(model: nn.Module, inputs: Any, dynamic: bool = True) -> tuple[onnx.Mo
     """The graph without the network's parameters and buffers, and the names of those that it uses.
 
     dynamic: the first dimension of every input takes any size. The metadata `form` says how outputs that are more
-    than one tensor belong together.
+    than one tensor belong together. Raises `ExportError` where the first dimension stays fixed, and what torch raises.
     """
     with evaluating(model):
         output = forward(model, inputs)
     proto, used = _open(_export(model, inputs, output, dynamic), set(model.state_dict()))
+    fixed = [port.name for port in proto.graph.input if port.type.tensor_type.shape.dim[0].HasField("dim_value")]
+    if dynamic and fixed:
+        raise ExportError(f"the exporter fixed the batch of {', '.join(fixed)}")
     if not isinstance(output, Tensor):
         proto.metadata_props.add(key="form", value="dict" if isinstance(output, Mapping) else "sequence")
     return proto, used
@@ -45,7 +49,7 @@ def _export(model: nn.Module, inputs: Any, output: Any, dynamic: bool) -> Any:
         del given["dynamic_shapes"]
     names, output_names = _port_names(model, inputs, output)
     with _quiet():
-        return torch.onnx.export(
+        program: Any = torch.onnx.export(
             model,
             dynamo=True,
             optimize=False,
@@ -54,7 +58,8 @@ def _export(model: nn.Module, inputs: Any, output: Any, dynamic: bool) -> Any:
             input_names=names,
             output_names=output_names,
             **given,
-        ).model
+        )
+    return program.model
 
 
 def _open(program: Any, names: set[str]) -> tuple[onnx.ModelProto, list[str]]:

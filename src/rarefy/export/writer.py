@@ -40,9 +40,7 @@ class ModelWriter:
 
     def weight(self, name: str, weight: Weight) -> None:
         """Write a weight so that `name` is its decoded value."""
-        first = self.written.setdefault(id(weight.values), name)
-        if first != name:
-            self.same[name] = first
+        if not self._new(name, id(weight.values)):
             return
         self.name, links = weight.path, encodings.chain(weight)
         start = len(self.nodes)
@@ -60,14 +58,24 @@ class ModelWriter:
                 tensor.name = new
                 self.parts[self.name] = [new if part == old else part for part in self.parts[self.name]]
 
-    def constant(self, name: str, value: Tensor) -> None:
-        """Write a buffer."""
-        self.name = name
-        self.tensor("", value)
+    def buffer(self, name: str, value: Tensor, path: str) -> None:
+        """Write a buffer, as it is. path: the first of the names that it has in the network."""
+        if self._new(name, id(value)):
+            self.name = path
+            self._add(name, value)
+
+    def _new(self, name: str, tensor: int) -> bool:
+        """Whether the tensor of this id is not yet written, under another name."""
+        first = self.written.setdefault(tensor, name)
+        if first != name:
+            self.same[name] = first
+        return first == name
 
     def tensor(self, suffix: str, value: Tensor, dtype: str | None = None) -> str:
         """Store a tensor of the current weight."""
-        name = f"{self.name}.{suffix}" if suffix else self.name
+        return self._add(f"{self.name}.{suffix}" if suffix else self.name, value, dtype)
+
+    def _add(self, name: str, value: Tensor, dtype: str | None = None) -> str:
         self.graph.initializer.append(tensor_proto(name, value, dtype))
         self.parts.setdefault(self.name, []).append(name)
         return name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,8 +40,7 @@ class Weight:
     def values(self) -> nn.Parameter:
         """The parameter that training changes: the weight itself, or what its encoding stores."""
         module, name = self.owners[0]
-        held = module.parametrizations[name].original if parametrize.is_parametrized(module, name) else None
-        values = getattr(module, name) if held is None else held
+        values = _lists(module)[name].original if parametrize.is_parametrized(module, name) else getattr(module, name)
         assert isinstance(values, nn.Parameter)
         return values
 
@@ -48,7 +48,7 @@ class Weight:
     def chain(self) -> tuple[nn.Module, ...]:
         """The parametrizations between `values` and `tensor`, innermost first."""
         module, name = self.owners[0]
-        return tuple(module.parametrizations[name]) if parametrize.is_parametrized(module, name) else ()
+        return tuple(_lists(module)[name]) if parametrize.is_parametrized(module, name) else ()
 
 
 def weights(model: nn.Module) -> list[Weight]:
@@ -76,15 +76,21 @@ def _slots(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
     for prefix, module in model.named_modules():
         if "parametrizations" in prefix.split("."):
             continue
-        for name in [*module._parameters, *_parametrized(module, prefix)]:
+        for name in [*_parametrized(module, prefix), *module._parameters]:
             if module._parameters.get(name, True) is not None:
                 yield f"{prefix}.{name}" if prefix else name, module, name
+
+
+def _lists(module: nn.Module) -> dict[str, Any]:
+    """The parametrizations of a module by the name of the tensor."""
+    assert isinstance(module.parametrizations, nn.ModuleDict)
+    return dict(module.parametrizations.items())
 
 
 def _parametrized(module: nn.Module, prefix: str) -> list[str]:
     if not parametrize.is_parametrized(module):
         return []
-    lists = dict(module.parametrizations.items())  # type: ignore[operator, union-attr]
+    lists = _lists(module)
     for name, links in lists.items():
         if not links.is_tensor:
             kinds = ", ".join(type(link).__name__ for link in links)

@@ -144,9 +144,8 @@ def _atoms(weight: Doubles, mean: Doubles, atoms: int) -> Cuts:
     if len(mean) <= atoms:
         return np.arange(len(mean))
     share = fill(resolution(weight, np.gradient(mean)), 1.0, atoms)
-    alone = share > 0.5
-    new = np.diff(np.floor(np.cumsum(share) - share / 2), prepend=-1) > 0
-    return np.flatnonzero(new | alone | np.roll(alone, 1))
+    atom = np.floor(np.cumsum(share) - share / 2)
+    return np.flatnonzero(np.diff(atom, prepend=-1))
 
 
 def _lloyd(weight: Doubles, mean: Doubles, centroids: Doubles, iterations: int) -> tuple[Doubles, Cuts]:

@@ -12,7 +12,7 @@ from rarefy.report.axis import Axis, Tick, finite, spread
 
 HEIGHT = 150
 TOP, BOTTOM = 20, 22  # room for the highest label and for the labels below
-LEFT, RIGHT = 12.0, 96.0  # percent of the width
+LEFT, RIGHT = 18.0, 96.0  # percent of the width
 
 
 class Mark(NamedTuple):

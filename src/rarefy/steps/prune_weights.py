@@ -39,7 +39,8 @@ class PruneWeights(Step):
 
     A weight's score is its magnitude (`random`: the baseline that any score must beat). With `scope="layer"` every
     layer loses the same share, with "global" one threshold is found over all layers. Weights pruned before count and
-    stay pruned, also where a layer has more of them than is asked for; so a `Repeat` with rising sparsity prunes and retrains in turns. One weight of a layer is always kept.
+    stay pruned, also where a layer has more of them than is asked for, so a `Repeat` with rising sparsity prunes and
+    retrains in turns. One weight of a layer is always kept.
     """
 
     gains: ClassVar[str] = (
@@ -135,7 +136,7 @@ def _global_counts(scores: list[Tensor], sparsity: float) -> list[int]:
     """How many of each layer are among the `sparsity` lowest scores of all; ties go to the first layers."""
     total = sum(s.numel() for s in scores)
     lowest = _lowest(torch.cat([s.cpu() for s in scores]), round(sparsity * total))
-    return [int(part.sum()) for part in lowest.split([s.numel() for s in scores])]
+    return [int(part.sum()) for part in torch.split(lowest, [s.numel() for s in scores])]
 
 
 def _lowest(scores: Tensor, count: int) -> Tensor:

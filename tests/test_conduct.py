@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rarefy import Recipe, Run, conduct, files, loading, train
+from rarefy.conduct import demand
+from rarefy.errors import DemandError, ModelError, RunError
+
+
+class Killed(BaseException):
+    """The process is gone: nothing may catch it."""
+
+
+def compress(out: str, **options: Any) -> Run:
+    task = loading.task("data.npz", batch_size=options.pop("batch_size", 8))
+    network = loading.network("net.py:linear", seed=options.get("seed", 0))
+    return Recipe.load("quick.yaml").run(network.model, task, out=out, **{"trained": False, **options})
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    """Let the next run end at `moment` as if the process were gone."""
+
+    def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    def when(call: Callable[..., Any], condition: Callable[..., bool]) -> Callable[..., Any]:
+        return lambda *a, **k: die() if condition(*a, **k) else call(*a, **k)
+
+    if moment == "tensors written, record not":
+        monkeypatch.setattr(conduct._Conductor, "_measure", die)
+    elif moment == "before the tensors":
+        monkeypatch.setattr(conduct, "save_tensors", die)
+    elif moment == "inside a training":
+        monkeypatch.setattr(train._Training, "epoch", when(train._Training.epoch, lambda t: t.done == 3))
+    elif moment == "while writing a file":
+        monkeypatch.setattr(files.os, "replace", when(files.os.replace, lambda _a, b: str(b).endswith("03-Finetune.safetensors")))
+        monkeypatch.setattr(files.Path, "unlink", when(Path.unlink, lambda p, **_: p.name.startswith(".03")))
+    elif moment == "result packed, not recorded":
+        monkeypatch.setattr("rarefy.outcome.parity", die)
+    elif moment == "recorded, not reported":
+        monkeypatch.setattr(conduct.report, "write", die)
+
+
+MOMENTS = (
+    "tensors written, record not",
+    "before the tensors",
+    "inside a training",
+    "while writing a file",
+    "result packed, not recorded",
+    "recorded, not reported",
+)
+
+
+@pytest.fixture
+def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a run costs to run is not measured, and states are saved after every epoch."""
+    monkeypatch.setattr("rarefy.outcome.Measurer._running_costs", lambda *_: None)
+    monkeypatch.setattr(train, "SAVE_EVERY", 0.0)
+
+
+def test_killed_at_any_moment_resume_ends_with_the_same_bytes(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, cheap: None
+) -> None:
+    expected = (finished / "run" / "model.rfy").read_bytes()
+    for moment in MOMENTS:
+        shutil.rmtree("killed", ignore_errors=True)
+        with monkeypatch.context() as patched:
+            if moment == "result packed, not recorded":
+                patched.setattr("rarefy.outcome.Measurer._running_costs", lambda *_: (_ for _ in ()).throw(Killed))
+            else:
+                kill_at(patched, moment)
+            with pytest.raises(Killed):
+                compress("killed")
+        run = compress("killed", resume=True)
+        assert run.rfy.read_bytes() == expected, moment
+        assert run.finished
+        assert {p.name for p in run.folder.iterdir()} == {p.name for p in Path("run").iterdir()}, moment
+        assert {p.name for p in run.folder.glob("steps/*")} == {p.name for p in Path("run/steps").iterdir()}, moment
+
+
+def test_resume_with_other_settings_is_refused(finished: Path) -> None:
+    for options in ({"seed": 1}, {"batch_size": 4}):
+        with pytest.raises(RunError, match="was made with another network, recipe, data or seed"):
+            compress("run", resume=True, **options)
+    text = Path("quick.yaml").read_text()
+    Path("quick.yaml").write_text(text.replace("0.5", "0.6"))
+    with pytest.raises(RunError, match="was made with another network, recipe, data or seed"):
+        compress("run", resume=True)
+
+
+def test_a_finished_run_is_not_overwritten(finished: Path) -> None:
+    before = {p: p.read_bytes() for p in Path("run").rglob("*") if p.is_file()}
+    with pytest.raises(RunError, match="holds a run already; continue it with resume, or choose another folder"):
+        compress("run")
+    assert {p: p.read_bytes() for p in Path("run").rglob("*") if p.is_file()} == before
+
+
+def test_a_damaged_record_stops_a_resume(finished: Path) -> None:
+    Path("run/run.json").write_bytes(Path("run/run.json").read_bytes()[:-100])
+    with pytest.raises(RunError, match=r"run\.json is not the record of a run"):
+        compress("run", resume=True)
+
+
+def test_a_network_without_weights_needs_a_recipe_that_trains(place: Path) -> None:
+    Path("quick.yaml").write_text("steps: [{PruneWeights: {sparsity: 0.5}}]")
+    with pytest.raises(ModelError, match="has no trained weights, and the recipe 'quick' does not train it first"):
+        compress("out")
+    assert not Path("out").exists()
+
+
+def test_whether_a_network_is_trained_is_judged_where_it_is_not_said(finished: Path, cheap: None) -> None:
+    Path("quick.yaml").write_text("steps: [{PruneWeights: {sparsity: 0.5}}]")
+    with pytest.raises(ModelError, match="has no trained weights"):
+        compress("out", trained=None)
+    torch.save(Run.open("run").restore(loading.network("net.py:linear").model, 1).state_dict(), "w.pt")
+    model = loading.network("net.py:linear", Path("w.pt")).model
+    run = Recipe.load("quick.yaml").run(model, loading.task("data.npz"), out="out")
+    assert not run.record.trained_from_scratch
+    assert run.record.original is not None
+    assert run.record.original.quality is not None
+    assert run.record.original.quality.value > 0.9
+
+
+def test_the_users_task_two_inputs_and_a_dict(place: Path, cheap: None) -> None:
+    Path("quick.yaml").write_text("steps: [{Train: {epochs: 2, lr: 0.05}}, {ClusterWeights: {bits: 2}}]")
+    model = loading.network("net.py:Two").model
+    before = {n: t.clone() for n, t in model.state_dict().items()}
+    run = Recipe.load("quick.yaml").run(model, loading.task("net.py:regression"), out="out")
+    assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+    assert run.record.original is not None
+    assert run.record.original.quality is not None
+    assert run.record.original.quality.metric == "closeness"
+    losses = [e.loss for e in run.record.steps[0].curve]
+    assert losses[1] < losses[0]
+
+
+def test_demands(finished: Path) -> None:
+    run = Run.open("run")
+    demand(run, None, 100)
+    with pytest.raises(DemandError, match="a speed-up of 1000 was required, .* was measured.* The results are in run"):
+        demand(run, 1000)
+    assert run.record.outcome is not None
+    assert run.record.outcome.measurement.quality is not None
+    run.record.outcome.measurement.quality.value -= 0.1
+    with pytest.raises(DemandError, match="at most 5 points may be lost, "):
+        demand(run, drop=5)

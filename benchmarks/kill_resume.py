@@ -114,7 +114,10 @@ def main() -> None:
             left |= {p.name for p in (folder / "steps").iterdir() if p.suffix != ".safetensors"}
             bad += not equal or bool(left)
             words = "same bytes" if equal else "DIFFERENT"
-            print(f"{number + 1:3}  {words:10} killed at: {'; '.join(seen)}{f'  LEFT: {left}' if left else ''}", flush=True)
+            print(
+                f"{number + 1:3}  {words:10} killed at: {'; '.join(seen)}{f'  LEFT: {left}' if left else ''}",
+                flush=True,
+            )
     print("all the same" if not bad else f"{bad} of {arguments.kills} are not as they should be")
     sys.exit(bool(bad))
 

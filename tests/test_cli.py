@@ -146,7 +146,10 @@ RECIPES = {
     "empty": ("", "expected a mapping with a list of `steps`, not None"),
     "step": ("steps: [Prune]", "no step is called 'Prune'; did you mean PruneWeights?"),
     "field": ("steps: [{Train: {epoch: 3, epochs: 1}}]", "Train.epoch: no such setting; Train has: epochs"),
-    "value": ("steps: [{PruneWeights: {sparsity: 1.5}}]", "PruneWeights.sparsity: Input should be less than 1, not 1.5"),
+    "value": (
+        "steps: [{PruneWeights: {sparsity: 1.5}}]",
+        "PruneWeights.sparsity: Input should be less than 1, not 1.5",
+    ),
     "glob": (
         "steps: [{Train: {epochs: 1}}, {PruneWeights: {sparsity: 0.5, skip: [fc9*]}}]",
         "no parameter matches fc9*",
@@ -265,9 +268,7 @@ def test_an_unwritable_place_is_one_line(rarefy: Any, place: Path) -> None:
     assert "cannot write /proc/nothing/out/run.json" in one_line(said.err)
 
 
-def test_a_full_disk_is_one_line_and_resume_goes_on(
-    rarefy: Any, place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_one_line_and_resume_goes_on(rarefy: Any, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 

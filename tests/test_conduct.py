@@ -39,7 +39,9 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     elif moment == "inside a training":
         monkeypatch.setattr(train._Training, "epoch", when(train._Training.epoch, lambda t: t.done == 3))
     elif moment == "while writing a file":
-        monkeypatch.setattr(files.os, "replace", when(files.os.replace, lambda _a, b: str(b).endswith("03-Finetune.safetensors")))
+        monkeypatch.setattr(
+            files.os, "replace", when(files.os.replace, lambda _a, b: str(b).endswith("03-Finetune.safetensors"))
+        )
         monkeypatch.setattr(files.Path, "unlink", when(Path.unlink, lambda p, **_: p.name.startswith(".03")))
     elif moment == "result packed, not recorded":
         monkeypatch.setattr("rarefy.outcome.parity", die)
@@ -62,6 +64,17 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a run costs to run is not measured, and states are saved after every epoch."""
     monkeypatch.setattr("rarefy.outcome.Measurer._running_costs", lambda *_: None)
     monkeypatch.setattr(train, "SAVE_EVERY", 0.0)
+    made: dict[str, Any] = {}
+    export = conduct._Conductor._exporter
+
+    def once(conductor: Any) -> Any:
+        """Tracing takes longest, and networks of one kind share it."""
+        kind = type(conductor.task).__name__
+        if kind not in made:
+            made[kind] = export(conductor)
+        return made[kind]
+
+    monkeypatch.setattr(conduct._Conductor, "_exporter", once)
 
 
 def test_killed_at_any_moment_resume_ends_with_the_same_bytes(
@@ -143,7 +156,7 @@ def test_the_users_task_two_inputs_and_a_dict(place: Path, cheap: None) -> None:
 def test_demands(finished: Path) -> None:
     run = Run.open("run")
     demand(run, None, 100)
-    with pytest.raises(DemandError, match="a speed-up of 1000 was required, .* was measured.* The results are in run"):
+    with pytest.raises(DemandError, match=r"a speed-up of 1000 was required, .* was measured.* The results are in run"):
         demand(run, 1000)
     assert run.record.outcome is not None
     assert run.record.outcome.measurement.quality is not None

@@ -74,7 +74,7 @@ def test_damaged_tensors_are_refused(tmp_path: Path) -> None:
         try:
             load_tensors(path)
         except RarefyError as error:
-            assert "delete it and run again" in str(error)
+            assert "delete it and run again" in str(error)  # noqa: PT017
     with pytest.raises(RunError, match="nothing"):
         load_tensors(tmp_path / "nothing")
 

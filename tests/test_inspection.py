@@ -31,7 +31,7 @@ def test_a_network_of_the_user_needs_data_for_its_operations(place: Path) -> Non
 
 
 def test_measuring_a_network_without_data_needs_its_shape(place: Path) -> None:
-    with pytest.raises(InputError, match="net.py:linear: give --data, to know what the network takes"):
+    with pytest.raises(InputError, match=r"net.py:linear: give --data, to know what the network takes"):
         measured(["net.py:linear"], None, None, 1, 1)
 
 

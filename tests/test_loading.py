@@ -94,7 +94,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path, monkeypatch: pytest.
     torch.save({"0.weight": Evil()}, "evil.pt")
     Path("plain.pt").write_bytes(pickle.dumps(Evil()))
     for name in ("evil.pt", "plain.pt"):
-        with pytest.raises(ModelError, match="expected .safetensors, or a .pt with a plain state dict .*runs no code"):
+        with pytest.raises(ModelError, match=r"expected .safetensors, or a .pt with a plain state dict .*runs no code"):
             loading.load_weights(made(), Path(name))
     assert not Path("owned").exists()
 
@@ -130,7 +130,7 @@ def test_missing_cut_and_mutated_files(tmp_path: Path, name: str) -> None:
         try:
             loading.load_weights(made(), path)
         except RarefyError as error:
-            assert str(path) in str(error)
+            assert str(path) in str(error)  # noqa: PT017
 
 
 # Networks

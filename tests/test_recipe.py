@@ -100,7 +100,7 @@ def test_every_problem_in_one_go(tmp_path: Path) -> None:
     ],
 )
 def test_bad_ramps(tmp_path: Path, ramp: str, message: str) -> None:
-    group = f"steps: [{{Repeat: {{times: 2, ramp: {ramp}, steps: [{{PruneWeights: {{sparsity: 0.1}}}}, {{Finetune: {{epochs: 1}}}}]}}}}]"
+    group = f"steps: [{{Repeat: {{times: 2, ramp: {ramp}, steps: [{{PruneWeights: {{sparsity: 0.1}}}}, {{Finetune: {{epochs: 1}}}}]}}}}]"  # noqa: E501
     assert message in "\n".join(problems(group, tmp_path))
 
 
@@ -164,9 +164,11 @@ def test_mutated_files_are_read_or_refused(tmp_path: Path) -> None:
         bad = bytearray(data)
         for _ in range(draw.randint(1, 4)):
             place = draw.randrange(len(bad))
-            bad[place : place + draw.randint(0, 3)] = bytes(draw.choices(b"[]{}:-&*!#'\"\n \t09aZ\x00\xff", k=draw.randint(0, 3)))
+            bad[place : place + draw.randint(0, 3)] = bytes(
+                draw.choices(b"[]{}:-&*!#'\"\n \t09aZ\x00\xff", k=draw.randint(0, 3))
+            )
         (tmp_path / "m.yaml").write_bytes(bad)
         try:
             Recipe.load(tmp_path / "m.yaml")
         except RarefyError as error:
-            assert str(error)
+            assert str(error)  # noqa: PT017

@@ -83,7 +83,7 @@ def test_what_is_no_record(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_what_is_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="is not a run folder: cannot read .*No such file"):
+    with pytest.raises(RunError, match=r"is not a run folder: cannot read .*No such file"):
         Run.open(tmp_path / "nowhere")
 
 
@@ -96,7 +96,7 @@ def test_mutated_records_are_read_or_refused(finished: Path) -> None:
         try:
             str(Run.open("run"))
         except RarefyError as error:
-            assert "run.json is not the record of a run" in str(error)
+            assert "run.json is not the record of a run" in str(error)  # noqa: PT017
 
 
 def changed(path: list[str | int], value: Any) -> None:

@@ -52,7 +52,7 @@ def test_a_last_batch_that_is_not_full_is_left_out_of_training_only() -> None:
 def test_processes_share_an_epoch(world: int) -> None:
     task = Classification(arrays(24), arrays(5), batch_size=4)
     seen = [order(task.train(seed=3, rank=r, world=world)) for r in range(world)]
-    assert sorted(sum(seen, [])) == list(range(24))
+    assert sorted(i for part in seen for i in part) == list(range(24))
     assert len({len(s) for s in seen}) == 1
 
 
@@ -117,7 +117,9 @@ def test_chance_is_the_commonest_class() -> None:
     assert Classification(None, (np.zeros((4, 1)), np.array([0, 1, 1, 1]))).chance() == 0.75
 
 
-@pytest.mark.parametrize("wrap", [lambda t: t, lambda t: (t, 1), lambda t: {"scores": t}], ids=["tensor", "tuple", "dict"])
+@pytest.mark.parametrize(
+    "wrap", [lambda t: t, lambda t: (t, 1), lambda t: {"scores": t}], ids=["tensor", "tuple", "dict"]
+)
 def test_scores_may_come_in_any_form(wrap: Any) -> None:
     task = Classification(arrays(9), arrays(5))
     output, target = torch.eye(3)[[0, 1, 2]], torch.tensor([0, 1, 0])

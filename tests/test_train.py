@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def test_schedules() -> None:
 def test_warmup_rises_then_the_schedule_has_the_rest() -> None:
     found = rates(epochs=2, schedule="linear", warmup=0.5)
     assert 0 < found[0] < found[1]
-    assert all(a < b for a, b in zip(found[:6], found[1:7], strict=True))
+    assert all(a < b for a, b in pairwise(found[:7]))
     assert found[6:] == pytest.approx([0.5 * (1 - p / 6) for p in range(6)])
 
 
@@ -195,7 +196,9 @@ def test_how_long_is_said_once(settings: Any) -> None:
 
 
 def test_a_loss_that_is_no_number_is_an_error_with_a_way_out() -> None:
-    with pytest.raises(StepError, match=r"Train: the loss became (nan|inf) in epoch 1; lower lr \(now 100\) or set clip"):
+    with pytest.raises(
+        StepError, match=r"Train: the loss became (nan|inf) in epoch 1; lower lr \(now 100\) or set clip"
+    ):
         trained(Train(epochs=1, lr=100, optimizer="sgd"), model=nn.Sequential(*[nn.Linear(6, 6) for _ in range(9)]))
 
 

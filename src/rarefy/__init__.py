@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rarefy.step import Context, Plan, Step
     from rarefy.steps import ClusterWeights, Finetune, Half, PruneWeights, Train
     from rarefy.task import Classification, Task
-    from rarefy.verify import verify
+    from rarefy.verification import verify
 
 _HOME = {
     "Augment": "rarefy.data.augment",
@@ -43,7 +43,7 @@ _HOME = {
     "Train": "rarefy.steps",
     "load": "rarefy.runtime",
     "load_into": "rarefy.conduct",
-    "verify": "rarefy.verify",
+    "verify": "rarefy.verification",
 }
 
 __all__ = [

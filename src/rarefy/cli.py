@@ -204,7 +204,7 @@ def verify(
 
     Exit status 1 where one does not hold. With --data, what it answers is judged again too.
     """
-    from rarefy.verify import verify as check
+    from rarefy.verification import verify as check
 
     checks = check(path, judging(data, resize, crop, mean, std))
     show.checks(checks, json)

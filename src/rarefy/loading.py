@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,6 @@ from rarefy import data, zoo
 from rarefy.errors import DataError, ModelError, RarefyError
 from rarefy.files import restore
 from rarefy.task import Classification, Task
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ def _from_zoo(name: str, task: Task | None, seed: int) -> nn.Module:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Fill `model` from safetensors or a `.pt` with a state dict. Raises `ModelError` naming the keys that do not fit."""
+    """Fill `model` from safetensors or a `.pt` with a state dict. Raises `ModelError` naming the keys that do not."""
     found = _read_weights(path)
     if found and all(name.startswith("module.") for name in found):  # saved from DataParallel
         found = {name.removeprefix("module."): tensor for name, tensor in found.items()}
@@ -119,7 +117,8 @@ def task(
 ) -> Task:
     """Images by `rarefy.data.load`, or `module:function` that returns a task."""
     if ":" in spec and not Path(spec).exists():
-        return _call(spec, Task, DataError, "a rarefy.Task")
+        made: Task = _call(spec, Task, DataError, "a rarefy.Task")
+        return made
     split = data.load(spec, resize=resize, crop=crop)  # the examples to judge on are the same for every seed
     name = Path(spec).name or spec
     return Classification(
@@ -127,7 +126,7 @@ def task(
     )
 
 
-def _call(spec: str, kind: type[T], error: type[RarefyError], wanted: str) -> T:
+def _call(spec: str, kind: Any, error: type[RarefyError], wanted: str) -> Any:
     place, _, function = spec.rpartition(":")
     module = _module(place, spec, error)
     found = getattr(module, function, None)

@@ -26,9 +26,9 @@ class _Loader(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             raise yaml.constructor.ConstructorError(
                 problem="aliases (*name) are not read in recipes; write the steps out",
-                problem_mark=self.peek_event().start_mark,
+                problem_mark=self.peek_event().start_mark,  # type: ignore[no-untyped-call]
             )
-        return super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         keys = [key.value for key, _ in node.value]
@@ -44,7 +44,7 @@ def parse(text: str, where: str) -> Any:
     if len(text) > MOST_BYTES:
         raise SettingsError([f"{where} has {len(text):,} characters; a recipe has at most {MOST_BYTES:,}"])
     try:
-        return yaml.load(text, _Loader)  # noqa: S506  (it is a SafeLoader)
+        return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line = f", line {mark.line + 1}" if mark else ""

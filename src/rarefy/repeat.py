@@ -51,9 +51,7 @@ class Repeat(Settings):
             if name not in known:
                 raise ValueError(f"ramp {target!r}: the group has no step {name!r}; it has {', '.join(sorted(known))}")
             if setting not in known[name].model_fields:
-                raise ValueError(
-                    f"ramp {target!r}: no such setting; {name} has: {', '.join(known[name].model_fields)}"
-                )
+                raise ValueError(f"ramp {target!r}: no such setting; {name} has: {', '.join(known[name].model_fields)}")
             if isinstance(ramp, list) and len(ramp) != self.times:
                 raise ValueError(f"ramp {target!r} has {len(ramp)} values for {self.times} turns")
         self.unrolled()  # checks every turn's settings

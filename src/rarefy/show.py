@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rarefy.pack import Contents
     from rarefy.run import Run
     from rarefy.step import Progress
-    from rarefy.verify import Check
+    from rarefy.verification import Check
 
 
 @contextmanager
@@ -129,7 +129,8 @@ def packed(source: Path, target: Path, contents: Contents, json: bool) -> None:
     ]
     _table(f"{source} -> {target}", ["tensor", "type", "shape", "coding", "bytes >"], cells)
     _plain(
-        f"{before:,} -> {contents.total:,} bytes ({before / contents.total:.2f}x smaller), graph and headers {contents.graph:,}"
+        f"{before:,} -> {contents.total:,} bytes ({before / contents.total:.2f}x smaller), "
+        f"graph and headers {contents.graph:,}"
     )
 
 
@@ -156,8 +157,8 @@ def methods(rows: Sequence[dict[str, Any]], json: bool) -> None:
     if json:
         _json({"methods": list(rows)})
         return
-    cells = [[r["name"], r["does"], r["gains"], r["needs"]] for r in rows]
-    _table("steps", ["step", "what it does", "what it gains", "needs at run time"], cells)
+    cells = [[r["name"], r["does"], r["gains"]] for r in rows]
+    _table("steps", ["step", "what it does", "what it gains"], cells)
     _plain("rarefy methods NAME shows the settings of one.")
 
 
@@ -167,7 +168,8 @@ def method(row: dict[str, Any], json: bool) -> None:
         _json(row)
         return
     _plain(
-        f"{row['name']}: {row['does']}\n\n{row['about']}\n\ngains: {row['gains']}\nneeds: {row['needs']}\npaper: {row['paper']}\n"
+        f"{row['name']}: {row['does']}\n\n{row['about']}\n\n"
+        f"gains: {row['gains']}\nneeds: {row['needs']}\npaper: {row['paper']}\n"
     )
     cells = [[s["name"], s["values"], str(s["default"]), s["about"]] for s in row["settings"]]
     _table("settings", ["setting", "values", "default", ""], cells)
@@ -189,7 +191,8 @@ def version(number: str, verbose: bool) -> None:
 
         found = environment()
         _plain(
-            f"{found.machine}, {found.cores} cores, {' '.join(found.cpu_features)}\n{found.system}, Python {found.python}"
+            f"{found.machine}, {found.cores} cores, {' '.join(found.cpu_features)}\n"
+            f"{found.system}, Python {found.python}"
         )
         _plain(", ".join(f"{name} {v}" for name, v in found.versions.items()))
 

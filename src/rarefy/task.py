@@ -169,8 +169,8 @@ class Classification(Task):
         held = "" if self._held is None else f", {len(self._held[1]):,} held out"
         shape = "x".join(str(s) for s in self._judge[0].shape[1:])
         return (
-            f"{self.name}: {len(self.classes)} classes, {n:,} to train{held}, {len(self._judge[1]):,} to judge, {shape}, "
-            f"batches of {self.batch_size}"
+            f"{self.name}: {len(self.classes)} classes, {n:,} to train{held}, {len(self._judge[1]):,} to judge, "
+            f"{shape}, batches of {self.batch_size}"
         )
 
     def metadata(self) -> dict[str, str]:

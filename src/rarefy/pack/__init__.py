@@ -38,7 +38,6 @@ def decode(data: bytes, *, max_bytes: int = DEFAULT_MAX_BYTES) -> onnx.ModelProt
 
 def write(model: onnx.ModelProto, path: str | Path) -> Contents:
     """Write `model` to `path`: the whole file or nothing. Tensors are named as in `model`."""
-    from rarefy.pack import files
     from rarefy.pack import model as models
 
     data, labels = models.encode(model)

@@ -21,4 +21,3 @@ def load(path: Path, max_bytes: int) -> tuple[onnx.ModelProto, Contents]:
         return models.decode(data, max_bytes)
     except PackError as error:
         raise PackError(f"{path}: {error}") from None
-

@@ -4,7 +4,6 @@
 turns records into the words, rows and places of one part of the page.
 """
 
-from rarefy.report.file import write
-from rarefy.report.html import page
+from rarefy.report.html import page, write
 
 __all__ = ["page", "write"]

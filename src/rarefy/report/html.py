@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 
 from rarefy.errors import InputError
+from rarefy.files import write_whole
 from rarefy.records import ClassRecord, RunRecord, StepRecord
 from rarefy.report import charts, compare, figures, layers, steps, summary, units
 
@@ -83,6 +85,16 @@ def page(runs: Sequence[tuple[str, RunRecord]]) -> str:
     views = [View(label, run, f"r{at}", alone) for at, (label, run) in enumerate(runs, 1)]
     html = _environment().get_template("page.html").render(views=views, runs=runs, alone=alone)
     return html.encode("utf-8", "backslashreplace").decode()  # names of files may hold lone surrogates
+
+
+def write(runs: Sequence[tuple[str, RunRecord]], path: Path) -> Path:
+    """Write the page of these runs and return its path; what was there before stays until the new one is whole.
+
+    Raises:
+        InputError: there is no run, or the file cannot be written; nothing is left of it then.
+    """
+    write_whole(path, page(runs).encode())
+    return path
 
 
 @cache

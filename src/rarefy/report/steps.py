@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from rarefy.records import Measurement, RunRecord, StepRecord
+from rarefy.records import Measurement, Quality, RunRecord, StepRecord
 from rarefy.report import units
 from rarefy.report.axis import Axis, finite, spread
 from rarefy.report.summary import interval, shipped
@@ -64,12 +64,11 @@ def _station(run: RunRecord, at: tuple[str, Measurement | None, str], axis: Axis
 
 def _size(run: RunRecord, measured: Measurement) -> tuple[int, str]:
     """The original counts as its float32 file, the others as what would be shipped."""
-    return (measured.sizes.safetensors, ".safetensors") if measured is run.original else shipped(measured.sizes)
+    return (measured.sizes.safetensors, "float32") if measured is run.original else shipped(measured.sizes)
 
 
 def _axis(run: RunRecord) -> Axis | None:
-    measured = [run.original, *(step.measurement for step in run.steps)]
-    ends = [end for m in measured if m and m.quality for end in (m.quality.low, m.quality.high) if finite(end)]
+    ends = [end for q in _qualities(run) for end in (q.low, q.high) if finite(end)]
     return Axis(*spread(ends), 0.0, 100.0) if ends else None
 
 
@@ -85,14 +84,16 @@ def _strip(run: RunRecord, measured: Measurement, axis: Axis | None) -> Strip | 
 
 def span(run: RunRecord) -> str:
     """The two ends of the axis of scores in words."""
-    axis, quality = _axis(run), next((m.quality for m in _measured(run) if m.quality), None)
-    if axis is None or quality is None:
+    axis = _axis(run)
+    if axis is None:
         return ""
-    return " to ".join(units.score(end, quality.metric) for end in (axis.low, axis.high))
+    metric = _qualities(run)[0].metric
+    return " to ".join(units.score(end, metric) for end in (axis.low, axis.high))
 
 
-def _measured(run: RunRecord) -> list[Measurement]:
-    return [m for m in (run.original, *(step.measurement for step in run.steps)) if m]
+def _qualities(run: RunRecord) -> list[Quality]:
+    measured = [run.original, *(step.measurement for step in run.steps)]
+    return [m.quality for m in measured if m and m.quality]
 
 
 def training(run: RunRecord) -> list[StepRecord]:

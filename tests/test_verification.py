@@ -9,7 +9,7 @@ import pytest
 
 from rarefy import loading, pack, verify
 from rarefy.errors import InputError
-from rarefy.verify import _claims
+from rarefy.verification import _claims
 
 
 def failing(path: str, **options: Any) -> list[str]:
@@ -79,3 +79,10 @@ def test_an_unfinished_run_claims_nothing(finished: Path) -> None:
 def test_claims_of_a_file_are_numbers(text: str, claims: dict[str, float]) -> None:
     assert _claims({"claims": text}) == claims
     assert _claims({}) == {}
+
+
+def test_the_public_name_stays_the_function() -> None:
+    import rarefy
+    import rarefy.verification
+
+    assert rarefy.verify is rarefy.verification.verify

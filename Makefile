@@ -22,8 +22,9 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 
+# one thread: the network is so small that threads only wait for each other
 demo: $(VENV)/.installed
-	$(BIN)/rarefy demo --out $(OUT)
+	OMP_NUM_THREADS=1 $(BIN)/rarefy demo --out $(OUT)
 
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)

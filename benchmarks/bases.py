@@ -25,13 +25,13 @@ import torch
 from torch import nn
 
 from rarefy import data, zoo
+from rarefy.classification import Classification
 from rarefy.data.augment import Augment
 from rarefy.data.images import Images
 from rarefy.files import load_tensors, model_tensors, restore, save_tensors
 from rarefy.measure import environment
 from rarefy.step import Context
 from rarefy.steps.train import Train
-from rarefy.task import Classification
 from rarefy.train import evaluate
 
 HERE = Path(__file__).parent

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rarefy import loading
+from rarefy.classification import Classification
 from rarefy.errors import DataError, ModelError, RarefyError
-from rarefy.task import Classification
 
 
 def made() -> nn.Module:

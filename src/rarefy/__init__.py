@@ -11,21 +11,22 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from rarefy.conduct import load_into
+    from rarefy.classification import Classification
     from rarefy.data import Images
     from rarefy.data.augment import Augment
     from rarefy.errors import RarefyError
+    from rarefy.rebuild import load_into
     from rarefy.recipe import Ramp, Recipe, Repeat
     from rarefy.run import Run
     from rarefy.runtime import load
     from rarefy.step import Context, Plan, Step
     from rarefy.steps import ClusterWeights, Finetune, Half, PruneWeights, Train
-    from rarefy.task import Classification, Task
+    from rarefy.task import Task
     from rarefy.verification import verify
 
 _HOME = {
     "Augment": "rarefy.data.augment",
-    "Classification": "rarefy.task",
+    "Classification": "rarefy.classification",
     "ClusterWeights": "rarefy.steps",
     "Context": "rarefy.step",
     "Finetune": "rarefy.steps",
@@ -42,7 +43,7 @@ _HOME = {
     "Task": "rarefy.task",
     "Train": "rarefy.steps",
     "load": "rarefy.runtime",
-    "load_into": "rarefy.conduct",
+    "load_into": "rarefy.rebuild",
     "verify": "rarefy.verification",
 }
 

@@ -10,20 +10,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from rarefy import encodings, measure, report
+from rarefy import measure, report
+from rarefy.encodings import copied
 from rarefy.errors import DemandError, ExportError, ModelError, RunError, SettingsError, StepError
 from rarefy.export.onnx import Exporter, TensorExporter, example
-from rarefy.files import load_tensors, model_tensors, restore, save_tensors
+from rarefy.files import model_tensors, save_tensors
 from rarefy.outcome import Measurer
+from rarefy.rebuild import rebuilt
 from rarefy.recipe import Recipe
 from rarefy.records import RunRecord, StepRecord
 from rarefy.run import Run
-from rarefy.runtime import load
-from rarefy.step import Context, Plan, Progress, Step, silent
+from rarefy.step import Context, Progress, Step, silent
 from rarefy.task import Task
 from rarefy.train import engine, evaluate
 
@@ -57,62 +57,6 @@ def conduct(
     return result
 
 
-def rebuilt(run: Run, model: nn.Module, step: int | None = None) -> nn.Module:
-    """A copy of `model` with the structure and the tensors that it had after `step` of `run` (0: before the first)."""
-    records = run.record.steps
-    last = len(records) if step is None else step
-    if not 0 <= last <= len(records):
-        raise RunError(f"{run.folder} has {len(records)} finished steps; there is no step {last}")
-    work = encodings.adopted(copy.deepcopy(model))
-    if last == 0:
-        return work
-    steps = Recipe.from_dict(run.record.recipe).steps
-    context = Context(task=_NoTask(), seed=run.record.seed)
-    try:
-        for s, record in list(zip(steps, records, strict=False))[:last]:
-            if not s.trains:
-                work = s.apply(work, Plan(**record.plan), context)
-    except Exception as error:  # a plan read from a file can be wrong in any way
-        what = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise RunError(
-            f"{run.folder}: the plans in run.json do not fit the network ({what}); give the network that the run was "
-            "made with, or begin again in another folder"
-        ) from error
-    path = run.folder / records[last - 1].tensors
-    restore(work, load_tensors(path)[0], str(path))
-    return work.eval()
-
-
-def load_into(path: str | Path, model: nn.Module) -> nn.Module:
-    """Fill `model` (in place) with the tensors of a pack that holds tensors only, because its network could not be
-    exported. Raises `ModelError` where they do not fit."""
-    session = load(path)
-    if session.metadata.get("holds") != "tensors":
-        raise ModelError(f"{path} holds a whole network: run it with rarefy.load, or restore the run it came from")
-    found = session()
-    arrays = found if isinstance(found, dict) else {session.outputs[0].name: found}
-    tensors = {name.removeprefix("out:"): torch.from_numpy(np.array(a)) for name, a in arrays.items()}
-    own = model_tensors(model)
-    restore(model, {name: t.to(own[name].dtype) if name in own else t for name, t in tensors.items()}, str(path))
-    return model.eval()
-
-
-class _NoTask(Task):
-    """Rebuilding a structure needs no data."""
-
-    def train(self, *, seed: int, rank: int = 0, world: int = 1) -> Any:
-        raise RunError("a plan needs no training data to be applied")
-
-    def judge(self) -> Any:
-        raise RunError("a plan needs no data to be applied")
-
-    def loss(self, output: Any, target: Any) -> torch.Tensor:
-        raise RunError("a plan needs no loss to be applied")
-
-    def metric(self, output: Any, target: Any) -> torch.Tensor:
-        raise RunError("a plan needs no metric to be applied")
-
-
 class _Conductor:
     """One recipe on its way through one model. Files are written and measured by the first process only."""
 
@@ -122,7 +66,7 @@ class _Conductor:
         self.recipe, self.model, self.task, self.folder = recipe, model, task, folder
         self.seed, self.fabric, self.progress = seed, fabric, progress
         self.first = fabric.global_rank == 0
-        self.work = encodings.adopted(copy.deepcopy(model)).cpu().eval()
+        self.work = copied(model).cpu().eval()
         self.original: nn.Module | None = None
         self.measurer: Measurer | None = None
         self.trained = True

@@ -16,9 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from rarefy import data, zoo
+from rarefy.classification import Classification
+from rarefy.encodings import adopted
 from rarefy.errors import DataError, ModelError, RarefyError
 from rarefy.files import restore
-from rarefy.task import Classification, Task
+from rarefy.task import Task
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def network(spec: str, weights: Path | None = None, task: Task | None = None, se
     if weights is not None:
         load_weights(model, weights)
         trained = True
-    return Network(spec, model, trained, shape)
+    return Network(spec, adopted(model), trained, shape)
 
 
 def _from_zoo(name: str, task: Task | None, seed: int) -> nn.Module:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rarefy import encodings, measure, pack, runtime
+from rarefy.classification import Classification
 from rarefy.export.onnx import Exported, Exporter, TensorExporter
 from rarefy.export.parity import parity
 from rarefy.files import model_tensors, write_whole
@@ -20,7 +21,7 @@ from rarefy.graph.weights import Weight, weights
 from rarefy.pack import Contents
 from rarefy.records import Histogram, Latency, LayerRecord, Measurement, Outcome, Quality, Sizes
 from rarefy.run import Run, sha256
-from rarefy.task import Classification, Task, forward
+from rarefy.task import Task, forward
 from rarefy.train import evaluating
 
 BINS = 48

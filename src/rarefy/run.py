@@ -86,7 +86,7 @@ class Run:
 
         model: made as for the run (its weights do not matter); it is not changed.
         """
-        from rarefy.conduct import rebuilt
+        from rarefy.rebuild import rebuilt
 
         return rebuilt(self, model, step)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import Field
 from torch import nn
 
-from rarefy.encodings import adopted
+from rarefy.encodings import copied
 from rarefy.records import Epoch, LayerNote, Record
 from rarefy.settings import Settings
 
@@ -87,7 +86,7 @@ class Step(Settings, ABC):
     def __call__(self, model: nn.Module, task: Task, *, seed: int = 0) -> nn.Module:
         """Use this step by itself: a changed copy of `model`."""
         context = Context(task=task, seed=seed, original=model)
-        work = adopted(copy.deepcopy(model))
+        work = copied(model)
         return self.apply(work, self.plan(work, context), context)
 
     def replace(self, **settings: Any) -> Self:

@@ -15,12 +15,14 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from rarefy import optimizers
+from rarefy.classification import Classification
 from rarefy.data.augment import Augment
 from rarefy.errors import SettingsError, StepError
 from rarefy.files import load_tensors, model_tensors, restore, save_tensors
 from rarefy.records import Epoch
 from rarefy.step import Context, Plan, Step
-from rarefy.task import Batches, Classification, Task, forward, scores
+from rarefy.task import Batches, Task, forward, scores
 
 Loss = Callable[[nn.Module, Any, Any], Tensor]  # model, inputs, target -> scalar
 MANY = "ddp_find_unused_parameters_true"  # networks may have parts that a batch does not reach
@@ -124,7 +126,7 @@ class _Training:
         self.home = next(model.parameters()).device  # where the network goes back to
         if settings.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = _optimizer(model, settings)
+        self.optimizer = optimizers.make(model, settings)
         self.wrapped, self.wrapped_optimizer = self.fabric.setup(model, self.optimizer)
         self.done = 0  # epochs
         self.best: tuple[float, int] | None = None  # validation metric, epoch
@@ -190,7 +192,7 @@ class _Training:
         return loss.detach()
 
     def _set_rate(self, step: int) -> float:
-        rate = self.settings.lr * _schedule(self.settings, step / self.total)
+        rate = self.settings.lr * optimizers.schedule(self.settings, step / self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         return rate
@@ -220,7 +222,7 @@ class _Training:
         groups = {
             "model": model_tensors(self.model),
             "best": self.best_tensors,
-            "optimizer": _optimizer_tensors(self.optimizer),
+            "optimizer": optimizers.state_tensors(self.optimizer),
         }
         tensors = {f"{group}/{n}": t for group, named in groups.items() for n, t in named.items()}
         curve = [epoch.model_dump() for epoch in self.context.curve]
@@ -239,7 +241,7 @@ class _Training:
 
         restore(self.model, group("model"), str(path))
         self.best_tensors = group("best")
-        _restore_optimizer(self.optimizer, group("optimizer"))
+        optimizers.restore_state(self.optimizer, group("optimizer"))
         self.done, self.best = state["done"], tuple(state["best"]) if state["best"] else None
         self.context.curve.extend(Epoch(**epoch) for epoch in state["curve"])
 
@@ -250,53 +252,6 @@ class _Training:
         if self.settings.channels_last:
             self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         return self.model.to(self.home).eval()
-
-
-def _optimizer(model: nn.Module, settings: TrainingStep) -> torch.optim.Optimizer:
-    """Weight decay is for weights: biases, normalisation and centroids (one dimension) are not drawn to zero."""
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    if settings.optimizer == "sgd":
-        nesterov = settings.momentum > 0
-        return torch.optim.SGD(groups, settings.lr, settings.momentum, nesterov=nesterov, fused=True)
-    kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, settings.lr, fused=True)
-
-
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    state = optimizer.state_dict()["state"]
-    return {
-        f"{i}/{name}": torch.as_tensor(value)
-        for i, kept in state.items()
-        for name, value in kept.items()
-        if value is not None
-    }
-
-
-def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        index, name = key.split("/")
-        state.setdefault(int(index), {})[name] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _schedule(settings: TrainingStep, progress: float) -> float:
-    """The share of `lr` at `progress` in 0..1."""
-    if progress < settings.warmup:
-        return (progress + 0.01 * settings.warmup) / (1.01 * settings.warmup)
-    progress = (progress - settings.warmup) / (1 - settings.warmup)
-    if settings.schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * progress))
-    if settings.schedule == "linear":
-        return 1 - progress
-    if settings.schedule == "step":
-        return 1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01
-    return 1.0
 
 
 def _augmented(inputs: Any, settings: TrainingStep, generator: torch.Generator) -> Any:

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from rarefy.classification import Classification
 from rarefy.data.images import Images
 from rarefy.measure import changed, classes, truth
 from rarefy.measure.answers import SHOWN, thumbnail
-from rarefy.task import Classification
 
 RIGHT = torch.tensor([0, 0, 1, 1, 3, 3, 3, 3])
 BEFORE = torch.tensor([0, 1, 1, 1, 3, 0, 0, 3])

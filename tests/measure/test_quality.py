@@ -8,10 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rarefy.classification import Classification
 from rarefy.errors import DataError
 from rarefy.measure import interval, quality
 from rarefy.measure.quality import _student
-from rarefy.task import Classification, Task
+from rarefy.task import Task
 
 
 class Regression(Task):

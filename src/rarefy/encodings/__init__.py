@@ -1,6 +1,18 @@
 """One encoding, one file: the ways of storing a weight."""
 
-from rarefy.encodings.base import Encoding, adopted, chain, decoded, describe, encode, find, stored, stored_bits, zeros
+from rarefy.encodings.base import (
+    Encoding,
+    adopted,
+    chain,
+    copied,
+    decoded,
+    describe,
+    encode,
+    find,
+    stored,
+    stored_bits,
+    zeros,
+)
 from rarefy.encodings.codebook import Codebook
 from rarefy.encodings.half import Half
 from rarefy.encodings.mask import Mask
@@ -15,6 +27,7 @@ __all__ = [
     "Mask",
     "adopted",
     "chain",
+    "copied",
     "decoded",
     "describe",
     "encode",

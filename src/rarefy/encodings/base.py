@@ -7,6 +7,7 @@ weights, centroids or scales, and no method needs a loop of its own.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from rarefy.errors import ModelError
 from rarefy.graph.weights import Weight, weights
 
 
@@ -126,6 +128,18 @@ def decoded(model: nn.Module) -> nn.Module:
             plain = nn.Parameter(weight.tensor.detach().clone(), requires_grad=weight.values.requires_grad)
             _place(weight, plain, ())
     return model
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A copy to work on, with parametrizations that are not rarefy's baked in. Raises `ModelError` where torch cannot
+    copy the network."""
+    try:
+        return adopted(copy.deepcopy(model))
+    except RuntimeError as error:  # e.g. the hooks of the old weight_norm
+        raise ModelError(
+            f"{type(model).__name__} cannot be copied ({str(error).splitlines()[0]}); remove hooks that compute "
+            "weights, or use torch.nn.utils.parametrizations for them"
+        ) from error
 
 
 def adopted(model: nn.Module) -> nn.Module:

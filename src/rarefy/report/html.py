@@ -37,6 +37,12 @@ SECTIONS = {
     "origin": "How to reproduce it",
 }
 
+# What no name needs, and what would turn the text around or break the file: shown as \u202e.
+CONTROLS = {
+    code: f"\\u{code:04x}"
+    for code in (*range(9), 11, 12, *range(14, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}
+
 
 @dataclass(frozen=True)
 class View:
@@ -84,7 +90,7 @@ def page(runs: Sequence[tuple[str, RunRecord]]) -> str:
     alone = len(runs) == 1
     views = [View(label, run, f"r{at}", alone) for at, (label, run) in enumerate(runs, 1)]
     html = _environment().get_template("page.html").render(views=views, runs=runs, alone=alone)
-    return html.encode("utf-8", "backslashreplace").decode()  # names of files may hold lone surrogates
+    return html.translate(CONTROLS).encode("utf-8", "backslashreplace").decode()  # surrogates: names of files
 
 
 def write(runs: Sequence[tuple[str, RunRecord]], path: Path) -> Path:

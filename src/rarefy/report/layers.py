@@ -45,7 +45,7 @@ def totals(run: RunRecord, outcome: Outcome) -> Totals:
 
 def bars(run: RunRecord, outcome: Outcome) -> list[Bytes]:
     """The largest tensors of either file in the network's order, the others as one, graph and headers."""
-    layers = outcome.layers
+    layers = [layer for layer in outcome.layers if layer.bytes_before or layer.bytes_after]
     before = max(1, sum(layer.bytes_before for layer in layers))
     after = max(1, sum(layer.bytes_after for layer in layers))
 

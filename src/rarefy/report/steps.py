@@ -69,7 +69,11 @@ def _size(run: RunRecord, measured: Measurement) -> tuple[int, str]:
 
 def _axis(run: RunRecord) -> Axis | None:
     ends = [end for q in _qualities(run) for end in (q.low, q.high) if finite(end)]
-    return Axis(*spread(ends), 0.0, 100.0) if ends else None
+    if not ends:
+        return None
+    low, high = spread(ends)
+    bound = 1.0 if _qualities(run)[0].metric == "accuracy" else high
+    return Axis(low, max(min(high, bound), *ends), 0.0, 100.0)
 
 
 def _strip(run: RunRecord, measured: Measurement, axis: Axis | None) -> Strip | None:

@@ -77,7 +77,9 @@ def milliseconds(value: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """A duration: 4.2 s, 3 min 20 s, 2 h 5 min."""
+    """A duration: < 0.1 s, 4.2 s, 3 min 20 s, 2 h 5 min."""
+    if 0 <= value < 0.05:
+        return "< 0.1 s"
     if not 59.95 <= value < math.inf:
         return f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)

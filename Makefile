@@ -16,8 +16,6 @@ VENV ?= .venv
 OUT ?= runs/demo
 WORKERS ?= 2
 TORCH ?= torch==2.13.*
-# the build for CPUs is a tenth of the size; where this index cannot be reached, the usual one serves
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
@@ -53,9 +51,8 @@ $(VENV)/.created:
 	touch $@
 
 $(VENV)/.torch: $(VENV)/.created
-	@echo "installing PyTorch and the libraries into $(VENV), some 300 MB"
-	$(PIP) install --quiet --retries 1 --no-deps --index-url $(TORCH_INDEX) '$(TORCH)' || \
-	  $(PIP) install --quiet --no-deps '$(TORCH)'
+	@echo "installing PyTorch and the libraries into $(VENV), some 300 MB, more where pip's torch is the build for GPUs"
+	$(PIP) install --quiet --no-deps '$(TORCH)'
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml

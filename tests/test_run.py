@@ -35,7 +35,7 @@ def test_it_shows_itself(finished: Path) -> None:
     assert "x smaller" in text.splitlines()[0]
     assert max(map(len, text.splitlines())) <= 100
     page = run._repr_html_()
-    assert page.count("<tr>") == 1 + len(run.measurements()) == 7
+    assert page.count("<tr>") == 1 + len(run.measurements()) == 6
     run.record.name = "<script>"
     assert "<script>" not in run._repr_html_()
 

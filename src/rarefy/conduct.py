@@ -171,8 +171,11 @@ class _Conductor:
             original=self.original,
             checkpoint=checkpoint,
             fabric=self.fabric,
-            progress=self.progress if self.first else silent,
+            progress=self._progress_of(index) if self.first else silent,
         )
+
+    def _progress_of(self, index: int) -> Progress:
+        return lambda label, done, of: self.progress(f"{index}/{len(self.recipe.steps)} {label}", done, of)
 
     def steps(self) -> Run:
         """Run what is left of the recipe."""
@@ -220,8 +223,8 @@ class _Conductor:
     def _step(self, index: int, step: Step) -> None:
         assert self.run is not None
         began, name = time.perf_counter(), type(step).__name__
-        self.progress(name, 0, 1)
         context = self._context(index)
+        context.progress(name, 0, 1)
         try:
             plan = step.plan(self.work, context)
             self.work = step.apply(self.work, plan, context)

@@ -91,8 +91,8 @@ class Run:
         return rebuilt(self, model, step)
 
     def measurements(self) -> list[tuple[str, Measurement]]:
-        """The original, each step and the end, with their names."""
-        rows = [("original", self.record.original)] if self.record.original else []
+        """The original and each step, with their names. A network that the recipe trained is its own first step."""
+        rows = [] if self.record.trained_from_scratch else [("original", self.record.original)]
         rows += [(f"{s.index}. {s.name}", s.measurement) for s in self.record.steps if s.measurement]
         return [(name, m) for name, m in rows if m is not None]
 

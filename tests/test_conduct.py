@@ -163,3 +163,19 @@ def test_demands(finished: Path) -> None:
     run.record.outcome.measurement.quality.value -= 0.1
     with pytest.raises(DemandError, match="at most 5 points may be lost, "):
         demand(run, drop=5)
+
+
+def test_a_resume_touches_nothing_but_its_own(finished: Path) -> None:
+    (finished / ".notes").write_text("mine")
+    compress("run", resume=True)
+    assert (finished / ".notes").read_text() == "mine"
+
+
+def test_a_folder_that_is_no_run_is_not_resumed(place: Path) -> None:
+    folder = place / "thesis"
+    folder.mkdir()
+    (folder / ".run.json.x1").write_text("begun by a process that was killed")
+    (folder / ".draft").write_text("mine")
+    with pytest.raises(RunError, match="thesis is not empty and no run"):
+        compress("thesis", resume=True)
+    assert sorted(p.name for p in folder.iterdir()) == [".draft", ".run.json.x1"]

@@ -83,12 +83,17 @@ class _Conductor:
         self.trained = not self.run.record.trained_from_scratch
         if self.first:
             done = [self.folder / f"steps/{s.index:02d}.partial" for s in self.run.record.steps]
-            for rest in [*self.folder.glob(".*"), *self.folder.glob("steps/.*"), *done]:  # of a process that was killed
+            for rest in [*self._unfinished(), *done]:
                 rest.unlink(missing_ok=True)
+
+    def _unfinished(self) -> list[Path]:
+        """Files that a process was writing when it was killed; no other hidden file is ours to remove."""
+        ours = (".run.json.*", ".original.*", ".model.*", ".report.html.*", "steps/.*")
+        return [path for pattern in ours for path in self.folder.glob(pattern)]
 
     def _old(self, resume: bool, fingerprint: str) -> Run | None:
         if not (self.folder / "run.json").exists():
-            if self.folder.exists() and any(self.folder.iterdir()) and not resume:
+            if self.folder.exists() and set(self.folder.iterdir()) - set(self._unfinished()):
                 raise RunError(f"{self.folder} is not empty and no run; choose another folder for the results")
             return None
         if not resume:

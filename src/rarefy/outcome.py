@@ -64,14 +64,15 @@ class Measurer:
         write_whole(onnx, exported.proto.SerializeToString())
         contents = pack.write(exported.proto, rfy)
         plain = encodings.decoded(copy.deepcopy(model))
+        plain_weights = [weight.tensor for weight in weights(plain)]
         measurement = Measurement(
             sizes=Sizes(
                 safetensors=measure.safetensors_bytes(model_tensors(plain)),
                 onnx=measure.file_bytes(onnx),
                 rfy=measure.file_bytes(rfy),
             ),
-            parameters=sum(w.tensor.numel() for w in weights(plain)),
-            nonzero=sum(int(w.tensor.count_nonzero()) for w in weights(plain)),
+            parameters=sum(tensor.numel() for tensor in plain_weights),
+            nonzero=sum(int(tensor.count_nonzero()) for tensor in plain_weights),
             macs=measure.macs(exported.proto) if exported.runs else None,
             quality=quality,
         )
@@ -123,14 +124,14 @@ class Measurer:
     def _layers(self, model: nn.Module, written: Written, reasons: dict[str, str]) -> list[LayerRecord]:
         """One row per parameter or buffer of the network, and one per constant of the graph: together, the file."""
         parts, found = written.parts, {w.path: w for w in weights(model)}
-        costs = {entry.name: entry.bytes for entry in written.contents.tensors}
+        costs, tensors = {entry.name: entry.bytes for entry in written.contents.tensors}, model_tensors(model)
         rows = []
         for name, held in parts.items():
             spent = sum(costs.pop(part, 0) for part in held)
             if name in found:
                 rows.append(self._weight(found[name], spent, reasons.get(name)))
             else:
-                rows.append(_plain(name, model_tensors(model)[name], spent, "a buffer, no weight"))
+                rows.append(_plain(name, tensors[name], spent, "a buffer, no weight"))
         unused = "the exported network does not use it"
         rows += [self._weight(w, 0, unused) for path, w in found.items() if path not in parts]
         constants = {entry.name: entry for entry in written.contents.tensors if entry.name in costs}

@@ -29,7 +29,7 @@ def rebuilt(run: Run, model: nn.Module, step: int | None = None) -> nn.Module:
     if last == 0:
         return work
     steps = Recipe.from_dict(run.record.recipe).steps
-    context = Context(task=cast(Task, None), seed=run.record.seed)  # a plan needs no data to be applied
+    context = Context(task=cast(Task, None), seed=run.record.seed, blank=True)
     try:
         for s, record in list(zip(steps, records, strict=False))[:last]:
             if not s.trains:

@@ -54,6 +54,7 @@ class Context:
     seed: int = 0
     trained: bool = True  # False while the network still has its initial weights
     original: nn.Module | None = None  # the network that the run began with
+    blank: bool = False  # only the structure counts: no task, and all tensors are loaded afterwards
     checkpoint: Path | None = None  # where a training step keeps its state between epochs
     fabric: Any = None  # the engine that trains (`rarefy.train.engine()`); made where it is needed
     progress: Progress = silent
@@ -81,7 +82,8 @@ class Step(Settings, ABC):
 
     @abstractmethod
     def apply(self, model: nn.Module, plan: Plan, context: Context) -> nn.Module:
-        """Change `model` as `plan` says. The structure left behind depends on the plan alone, not on values."""
+        """Change `model` as `plan` says. The structure left behind depends on the plan alone, not on values, and in a
+        `blank` context neither the task nor the values may be needed."""
 
     def __call__(self, model: nn.Module, task: Task, *, seed: int = 0) -> nn.Module:
         """Use this step by itself: a changed copy of `model`."""

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from rarefy.encodings import copied
-from rarefy.records import Epoch, LayerNote, Record
+from rarefy.records import Epoch, LayerNote, Record, TeacherRecord
 from rarefy.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class Plan(Record):
     do: dict[str, dict[str, Any]] = Field(default_factory=dict)
     leave: dict[str, str] = Field(default_factory=dict)
     notes: dict[str, str] = Field(default_factory=dict)  # the decision in words, where `do` needs some
+    also: dict[str, dict[str, Any]] = Field(default_factory=dict)  # decisions about what is no parameter
 
     def layer_notes(self) -> list[LayerNote]:
         """The plan as one note per parameter."""
@@ -59,6 +60,9 @@ class Context:
     fabric: Any = None  # the engine that trains (`rarefy.train.engine()`); made where it is needed
     progress: Progress = silent
     curve: list[Epoch] = field(default_factory=list)
+    notes: list[LayerNote] = field(default_factory=list)  # what became of parameters in a training
+    teachers: list[TeacherRecord] = field(default_factory=list)
+    alone: nn.Module | None = None  # the same student trained without its teacher, to be measured beside it
     warnings: list[str] = field(default_factory=list)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,9 @@ class Writer(Protocol):
 class Encoding(nn.Module, ABC):
     """One link of the chain between `values` and the weight."""
 
+    cuttable: ClassVar[bool] = False  # rows and columns of the weight can be removed: `cut` is there
+    elementwise: ClassVar[bool] = True  # the values have the weight's shape
+
     @abstractmethod
     def forward(self, values: Tensor) -> Tensor:
         """Decode, differentiably where the method allows."""
@@ -52,6 +55,10 @@ class Encoding(nn.Module, ABC):
     def tensors(self) -> list[tuple[int, int]]:
         """(elements, bits each) of what it stores besides the values."""
         return []
+
+    def cut(self, dim: int, positions: Tensor) -> Encoding:
+        """The encoding of the weight with only these positions of a dimension, where the class is `cuttable`."""
+        raise NotImplementedError(type(self).__name__)
 
     def zeros(self) -> Tensor | None:
         """Where the weight is held at zero, in its shape; None where nothing is held."""
@@ -98,6 +105,16 @@ def _own_class(module: nn.Module) -> None:
         shared = type(module)
         members = {k: v for k, v in vars(shared).items() if k not in ("__dict__", "__weakref__")}
         module.__class__ = type(shared.__name__, shared.__bases__, members)
+
+
+def cut(weight: Weight, dim: int, positions: Tensor) -> None:
+    """Keep only these positions of a dimension of `weight`, whose encodings are cuttable, wherever it is shared."""
+    old, links = weight.values, chain(weight)
+    positions, values = positions.to(old.device), old.detach()
+    if all(link.elementwise for link in links):
+        values = values.index_select(dim, positions)
+    parameter = nn.Parameter(values.clone(), requires_grad=old.requires_grad)
+    _place(weight, parameter, [link.cut(dim, positions) for link in links])
 
 
 def stored(weight: Weight) -> Tensor:

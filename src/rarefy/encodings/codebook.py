@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -38,6 +38,9 @@ class Codebook(Encoding):
     its entropy. Smaller on disk; at run time the weight is decoded once when the network is loaded, and is then as
     fast as before.
     """
+
+    cuttable: ClassVar[bool] = True
+    elementwise: ClassVar[bool] = False
 
     indices: Tensor  # uint8 up to 256 centroids, else int32; the weight's shape
 
@@ -82,3 +85,7 @@ class Codebook(Encoding):
         """The same codebook with a pinned zero at `positions` (bool, the weight's shape)."""
         indices = self.indices if self.zero else self.indices.int() + 1
         return Codebook(torch.where(positions, 0, indices), self.k if self.zero else self.k + 1, zero=True)
+
+    def cut(self, dim: int, positions: Tensor) -> Codebook:
+        """The same centroids, and the indices of what is left."""
+        return Codebook(self.indices.index_select(dim, positions), self.k, self.zero)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -30,6 +30,8 @@ class Half(Encoding):
     Half the bytes. Not faster: the engine turns the weights into float32 when it loads them.
     """
 
+    cuttable: ClassVar[bool] = True
+
     def __init__(self, format: Format = "float16") -> None:
         super().__init__()
         self.format: Format = format
@@ -55,3 +57,7 @@ class Half(Encoding):
     def describe(self) -> str:
         """The format."""
         return self.format
+
+    def cut(self, dim: int, positions: Tensor) -> Half:
+        """The same."""
+        return Half(self.format)

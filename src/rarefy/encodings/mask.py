@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ class Mask(Encoding):
     The file holds the weight with its zeros, and no mask: the pack's entropy coder pays for a zero what its
     frequency says and nothing for its digits.
     """
+
+    cuttable: ClassVar[bool] = True
 
     mask: Tensor  # bool, the weight's shape; True where the weight lives
 
@@ -47,3 +49,7 @@ class Mask(Encoding):
     def zeros(self) -> Tensor:
         """The pruned positions."""
         return ~self.mask
+
+    def cut(self, dim: int, positions: Tensor) -> Mask:
+        """The mask of what is left."""
+        return Mask(self.mask.index_select(dim, positions))

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 from torch import nn
+
+
+def twin(model: nn.Module) -> nn.Module:
+    """A copy whose modules are its own and whose tensors are those of `model`: to be replaced, never to be changed."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
 def replaced(model: nn.Module, path: str, new: nn.Module) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -62,13 +63,14 @@ def weights(model: nn.Module) -> list[Weight]:
 
 def by_path(model: nn.Module) -> dict[str, Weight]:
     """The weights by every path that leads to them, shared ones by all of theirs."""
-    modules = list(model.named_modules(remove_duplicate=False))
-    owner = {(id(m), name): w for w in weights(model) for m, name in w.owners}
+    owned: dict[int, list[tuple[str, Weight]]] = {}
+    for weight in weights(model):
+        for module, name in weight.owners:
+            owned.setdefault(id(module), []).append((name, weight))
     return {
         f"{prefix}.{name}" if prefix else name: weight
-        for prefix, module in modules
-        for (key, name), weight in owner.items()
-        if key == id(module)
+        for prefix, module in model.named_modules(remove_duplicate=False)
+        for name, weight in owned.get(id(module), [])
     }
 
 
@@ -122,13 +124,18 @@ def surveyed(step: str, model: nn.Module, globs: Iterable[str], skip: Iterable[s
     if missing := unmatched([*globs, *skip], found):
         paths = ", ".join(w.path for w in found[:8]) + (", ..." if len(found) > 8 else "")
         raise StepError(f"{step}: no parameter matches {', '.join(missing)}; the network has {paths}")
-    broken = [w.path for w in found if not chosen(w.path, skip) and not bool(torch.isfinite(w.values).all())]
+    broken = [w.path for w in found if not chosen(w.path, skip) and not _finite(w.values)]
     if broken:
         raise StepError(
             f"{step}: NaN or infinite values in {', '.join(broken[:8])}; train the network again with a lower rate, "
             "or name what is meant to be so in skip"
         )
     return found
+
+
+def _finite(values: Tensor) -> bool:
+    """Of a sum: one pass, and no second tensor."""
+    return bool(values.isfinite().all()) if not math.isfinite(float(values.detach().sum())) else True
 
 
 def why_not(weight: Weight) -> str | None:

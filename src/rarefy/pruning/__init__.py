@@ -1,0 +1,1 @@
+"""Removing channels exactly: which, whether it can be done, and the cut itself."""

@@ -1,0 +1,132 @@
+"""Whether channels can be removed exactly, found out by doing it: masked and cut, the network must answer the same."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from rarefy.graph.channels import Channels, Removed, called
+from rarefy.graph.modules import twin
+from rarefy.graph.tracing import TORCH
+from rarefy.graph.weights import Weight, by_path
+from rarefy.pruning.cut import Inputs, constants, cut, inconstant, masked, read
+
+TOLERANCE = 1e-4  # of the largest output
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Channels that can be removed exactly."""
+
+    removed: Removed
+    dropped: Removed  # those whose shift goes too: the layers after them cannot take it over
+    constants: dict[str, Tensor]  # weight -> what the removed channels' shifts add to its output, shape (out,)
+
+
+def checked(model: nn.Module, channels: Channels, removed: Removed, inputs: Any) -> Removal | None:
+    """The removal of these channels of the plain network `model`; None after noting in `channels` what must stay."""
+    removal, output = masking(model, channels, removed, inputs)
+    if removal is None:
+        return None
+    if _difference(model, channels, removal, inputs, output) is None:
+        return removal
+    cut_groups = [g for g in channels.groups if removed[g.atoms].any()]
+    reasons = [_fails(model, channels, removed, g.atoms, inputs) for g in cut_groups]
+    for group, why in zip(cut_groups, reasons, strict=True):
+        if why or not any(reasons):
+            channels.keep(group.atoms, why or "cut together with others, the network answers differently")
+    return None
+
+
+def masking(model: nn.Module, channels: Channels, removed: Removed, inputs: Any) -> tuple[Removal | None, Any]:
+    """Zero filters until every layer sees removed channels as constants that it can take over; and what the network
+    answers then. None after noting in `channels` what must stay."""
+    unable = fixed(model)
+    dropped = removed & read(channels, unable)
+    while True:
+        zeroed = twin(model)
+        masked(zeroed, channels, removed, dropped)
+        with torch.no_grad(), Inputs(zeroed, channels, removed) as seen:
+            output = called(zeroed, inputs)
+        wrong = inconstant(channels, removed, seen, unable)
+        if not wrong.any():
+            return Removal(removed, dropped, constants(channels, removed, seen, zeroed)), output
+        if (wrong & dropped).any():
+            why = "what is left of it when it is zeroed is no constant that the layers after it could take over"
+            for group in [g for g in channels.groups if (wrong & dropped)[g.atoms].any()]:
+                channels.keep(group.atoms, why)
+            return None, None
+        dropped = dropped | wrong
+
+
+def fixed(model: nn.Module) -> set[str]:
+    """Weights that no bias of their own goes with: a constant cannot be folded there."""
+    return {path for path, weight in by_path(model).items() if not _has_bias(path, weight)}
+
+
+def _has_bias(path: str, weight: Weight) -> bool:
+    layers = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    alone = len(weight.owners) == 1 and weight.owners[0][1] == "weight" and path == weight.path
+    return alone and isinstance(weight.module, layers)
+
+
+def _fails(model: nn.Module, channels: Channels, removed: Removed, atoms: Any, inputs: Any) -> str | None:
+    """Why these channels alone cannot be cut; None where they can."""
+    alone = channels.none()
+    alone[atoms] = removed[atoms]
+    zeroed, dropped = twin(model), channels.none()
+    dropped[atoms] = True
+    masked(zeroed, channels, alone, dropped)
+    with torch.no_grad():
+        output = called(zeroed, inputs)
+    return _difference(zeroed, channels, Removal(alone, dropped, {}), inputs, output)
+
+
+def _difference(model: nn.Module, channels: Channels, removal: Removal, inputs: Any, wanted: Any) -> str | None:
+    """What is wrong with the network once it is cut; None where it answers as the masked one does."""
+    narrow, kept = twin(model), channels.kept(removal.removed)
+    try:
+        cut(narrow, kept)
+        fold(narrow, removal.constants, kept)
+        with torch.no_grad():
+            output = called(narrow, inputs)
+    except Exception as error:  # anything may happen in the user's code
+        return f"cut, the network fails: {str(error).splitlines()[0] if str(error) else error!r}{_place(error)}"
+    pairs = zip(tree_leaves(wanted), tree_leaves(output), strict=True)
+    if all(_same(a, b) for a, b in pairs if isinstance(a, Tensor)):
+        return None
+    return "cut, the network answers differently: its code depends on the number of channels"
+
+
+def _same(one: Tensor, two: Tensor) -> bool:
+    if one.shape != two.shape:
+        return False
+    if one.numel() == 0:
+        return True
+    one, two = one.double(), two.double()
+    scale = torch.nan_to_num(one).abs().max().clamp(min=1)
+    return torch.allclose(one / scale, two / scale, rtol=0, atol=TOLERANCE, equal_nan=True)
+
+
+def _place(error: Exception) -> str:
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(TORCH)]
+    return f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+
+
+def fold(model: nn.Module, constants: dict[str, Tensor], kept: Any) -> None:
+    """Add (after the cut) to the biases what removed channels contributed; where there is none, make one."""
+    found = by_path(model)
+    for path, amount in constants.items():
+        module, outputs = found[path].module, kept.get(path, {}).get(0)
+        if outputs is not None:
+            amount = amount[torch.from_numpy(outputs).to(amount.device)]
+        bias = module.bias if isinstance(module.bias, nn.Parameter) else None
+        amount = amount.to(found[path].values)
+        free = found[path].values.requires_grad if bias is None else bias.requires_grad
+        module.bias = nn.Parameter(amount if bias is None else bias.detach() + amount, requires_grad=free)

@@ -1,0 +1,103 @@
+"""What removing channels gains, and what deciding it costs. Random weights: neither depends on them.
+
+    python benchmarks/channels.py --threads 1
+
+The speed of ResNet-18 with half of its channels, in ONNX Runtime at batch 1, measured in turns with the whole one; and
+the time that planning and cutting ResNet-50 takes, in turns with Torch-Pruning where that is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from rarefy import budget, zoo
+from rarefy.classification import Classification
+from rarefy.steps import PruneChannels
+
+
+def network(name: str) -> nn.Module:
+    """With statistics as if it had been trained."""
+    model = zoo.build(name).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.3)
+    return model
+
+
+def task(size: int = 224) -> Classification:
+    """Noise: only its shape counts."""
+    images = torch.randn(4, 3, size, size).numpy()
+    return Classification((images, [0, 1, 2, 3]), (images, [0, 1, 2, 3]), batch_size=2)
+
+
+def latency(threads: int) -> None:
+    """Half of the channels of ResNet-18, a multiple of 8 each."""
+    whole, data = network("resnet18"), task()
+    half = PruneChannels(ratio=0.5, align=8)(whole, data)
+    inputs = next(iter(data.judge()))[0]
+    share = 1 / budget.speedup(whole, half, inputs, threads=threads, seconds=10)
+    print(
+        f"resnet18, half of the channels: {budget.macs(half, inputs) / budget.macs(whole, inputs):.3f} of the MACs, "
+        f"{budget.parameters(half) / budget.parameters(whole):.3f} of the parameters, {share:.3f} of the time"
+    )
+
+
+def ours() -> int:
+    """Plan, compare with the masked network, and cut."""
+    return budget.parameters(PruneChannels(ratio=0.5, align=8)(network("resnet50"), task()))
+
+
+def theirs() -> int:
+    """The same cut by Torch-Pruning, which compares nothing."""
+    import torch_pruning
+
+    model, example = network("resnet50"), torch.randn(1, 3, 224, 224)
+    importance: Any = torch_pruning.importance.MagnitudeImportance(p=2)
+    pruner = torch_pruning.pruner.MetaPruner(
+        model, example, importance=importance, pruning_ratio=0.5, round_to=8, ignored_layers=[model.fc]
+    )
+    pruner.step()
+    return budget.parameters(model)
+
+
+def seconds(run: Callable[[], int]) -> tuple[float, int]:
+    """Without making the network and the data, which both do."""
+    began = time.perf_counter()
+    network("resnet50"), task()
+    made, began = time.perf_counter() - began, time.perf_counter()
+    left = run()
+    return time.perf_counter() - began - made, left
+
+
+def cutting(rounds: int) -> None:
+    """Both in turns."""
+    times: dict[str, list[float]] = {"rarefy": [], "torch-pruning": []}
+    for _ in range(rounds):
+        for name, run in (("rarefy", ours), ("torch-pruning", theirs)):
+            spent, left = seconds(run)
+            times[name].append(spent)
+            print(f"resnet50, half of the channels, {name}: {spent:.2f} s, {left:,} parameters left", flush=True)
+    print(", ".join(f"{name}: median {statistics.median(t):.2f} s" for name, t in times.items()))
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    latency(arguments.threads)
+    cutting(arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -243,6 +243,38 @@ def test_data_to_judge_on_only_cannot_train(rarefy: Any, place: Path) -> None:
     assert not (place / "out").exists()
 
 
+# Another student
+
+
+def test_student_replaces_that_of_the_recipe(rarefy: Any, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rarefy.outcome.Measurer._running_costs", lambda *_: None)
+    (place / "taught.yaml").write_text("steps: [{Train: {epochs: 1}}, {Distill: {epochs: 1, student: lenet5}}]")
+    words = ("lenet-300-100", "--data", "data.npz", "--recipe", "taught.yaml", "--out", "out", "--batch-size", "8")
+    said = rarefy("compress", *words, "--student", "net.py:linear", "--json")
+    assert said.status == 0, said.err
+    record = json.loads(said.out)["record"]
+    assert record["recipe"]["steps"][1]["Distill"]["student"] == "net.py:linear"
+    assert record["model"] == "lenet-300-100"
+    assert record["outcome"]["measurement"]["parameters"] == 64 * 40 + 40 + 40 * 4 + 4
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--student", "lenet5"), "--student lenet5: the recipe 'quick' has no Distill step that could train it"),
+        (("--recipe", "taught.yaml", "--student", "lenet6"), "did you mean lenet5"),
+        (("--recipe", "taught.yaml", "--student", "net.py:number"), "net.py:number returned int; expected a network"),
+        (("--recipe", "taught.yaml", "--student", "net.py:colour"), "the student cannot take this task's inputs"),
+    ],
+)
+def test_bad_students(rarefy: Any, place: Path, words: tuple[str, ...], message: str) -> None:
+    (place / "taught.yaml").write_text("steps: [{Train: {epochs: 1}}, {Distill: {epochs: 1}}]")
+    said = rarefy(*GOOD, *words)
+    assert said.status == 2
+    assert message in one_line(said.err)
+    assert not (place / "runs").exists()
+
+
 OUTS = {
     "a file": (lambda p: p.write_text("x"), "Not a directory"),
     "not a run": (lambda p: (p.mkdir(), (p / "thesis.tex").write_text("x")), "is not empty and no run"),

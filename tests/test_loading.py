@@ -197,7 +197,13 @@ def classification(classes: int, channels: int, size: int) -> Classification:
 
 @pytest.mark.parametrize(
     ("name", "classes", "channels", "size"),
-    [("lenet5", 7, 3, 28), ("lenet5", 10, 1, 32), ("lenet-300-100", 4, 1, 8), ("resnet20", 100, 1, 32)],
+    [
+        ("lenet5", 7, 3, 28),
+        ("lenet5", 10, 1, 32),
+        ("lenet-300-100", 4, 1, 8),
+        ("resnet20", 100, 1, 32),
+        ("shufflenet-v2,width=0.5", 3, 1, 28),
+    ],
 )
 def test_zoo_networks_fit_the_data(name: str, classes: int, channels: int, size: int) -> None:
     task = classification(classes, channels, size)
@@ -211,6 +217,18 @@ def test_zoo_networks_fit_the_data(name: str, classes: int, channels: int, size:
 def test_a_zoo_network_that_cannot_be_fitted_names_both_shapes() -> None:
     with pytest.raises(ModelError, match="lenet5 is made for images of 1x28x28 and cannot be fitted to those of 1x8x8"):
         loading.network("lenet5", task=classification(10, 1, 8))
+
+
+def test_options_of_the_name_count_before_the_data() -> None:
+    task = classification(3, 1, 28)
+    network = loading.network("resnet18,width=2,size=224", task=task)
+    assert network.model.get_submodule("conv1").stride == (2, 2)
+    assert loading.network("resnet18,width=2", task=task).model.get_submodule("conv1").stride == (1, 1)
+    assert loading.network("resnet18,width=2,size=28").shape == (3, 28, 28)
+    with pytest.raises(ModelError, match=r"^resnet18: width must be a whole number of at least 1, not 0.5"):
+        loading.network("resnet18,width=0.5")
+    with pytest.raises(ModelError, match=r"resnet18 has no option bypass"):
+        loading.network("resnet18,bypass=simple")
 
 
 # Tasks

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -122,3 +123,18 @@ def test_a_record_whose_plans_cannot_be_is_refused(finished: Path, path: list[st
     changed(path, value)
     with pytest.raises(RarefyError):
         Run.open("run").restore(loading.network("net.py:linear").model)
+
+
+def test_numbers_that_json_does_not_have(finished: Path) -> None:
+    run = Run.open("run")
+    original, curve = run.record.original, run.record.steps[0].curve
+    assert original is not None
+    assert original.quality is not None
+    original.quality.value, curve[0].loss = math.nan, math.inf
+    run.save()
+    json.loads(Path("run/run.json").read_text(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    again = Run.open("run").record
+    assert again.original is not None
+    assert again.original.quality is not None
+    assert math.isnan(again.original.quality.value)
+    assert again.steps[0].curve[0].loss == math.inf

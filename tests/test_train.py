@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from rarefy import Classification, Finetune, Task, Train, train
 from rarefy.errors import DataError, SettingsError, StepError
 from rarefy.files import model_tensors
+from rarefy.objective import Joined, Objective
 from rarefy.step import Context
-from rarefy.train import TrainingStep, fit
+from rarefy.train import fit
+from rarefy.training_step import TrainingStep
 
 
 def examples(count: int = 48, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -51,7 +53,7 @@ def rates(**settings: Any) -> list[float]:
     """The learning rate of every step, seen by a loss that is called at each."""
     seen: list[float] = []
     step = Train(**{"lr": 0.5, "optimizer": "sgd", **settings})
-    training = train._Training(small(), step, Context(task=task()), train._task_loss(task(), step))
+    training = train._Training(small(), step, Context(task=task()))
     inner = training._step
 
     def spy(*args: Any) -> Tensor:
@@ -304,3 +306,15 @@ def test_two_processes_take_a_global_batch_apart() -> None:
     for (x, y), (a, b), (c, d) in zip(together, *parts, strict=True):
         assert torch.equal(x, torch.cat([a, c]))
         assert torch.equal(y, torch.cat([b, d]))
+
+
+def test_among_processes_a_parameter_is_not_reached_and_not_trained() -> None:
+    """So that torch does not warn on every rank."""
+    objective = Objective(small(), Train(epochs=1), task())
+    joined = Joined(objective)
+    x, y = (torch.as_tensor(a) for a in examples(8))
+    objective.eval()
+    assert torch.equal(joined(x, y), objective(x, y))
+    joined(x, y).backward()
+    assert [n for n, p in joined.named_parameters() if p.grad is None] == ["unreached"]
+    assert "unreached" not in dict(objective.named_parameters())

@@ -6,13 +6,16 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from rarefy import __version__, show
 from rarefy.errors import DemandError, InputError, RarefyError
 from rarefy.options import Data, Json, Model, Numbers, Size, Weights, judging, needed, numbers
+
+if TYPE_CHECKING:
+    from rarefy.recipe import Recipe
 
 app = typer.Typer(
     help="Makes trained PyTorch networks small and fast enough to ship, and proves it on the shipped file.",
@@ -42,6 +45,9 @@ def compress(
     data: Data = None,
     recipe: Annotated[str, typer.Option(help="a recipe file, or the name of a ready one")] = "deep-compression",
     weights: Weights = None,
+    student: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="network that the recipe's Distill step trains instead")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="folder for the results; runs/MODEL by default")] = None,
     seed: Annotated[int, typer.Option(help="of all randomness", min=0, max=2**32 - 1)] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted run")] = False,
@@ -68,6 +74,8 @@ def compress(
     from rarefy.recipe import Recipe
 
     plan = Recipe.load(recipe)
+    if student is not None:
+        plan = _with_student(plan, student)
     if threads is not None:
         torch.set_num_threads(threads)
     task = loading.task(
@@ -97,6 +105,22 @@ def compress(
         )
     show.run(run, json)
     demand(run, require_speedup, max_drop)
+
+
+def _with_student(recipe: Recipe, student: str) -> Recipe:
+    """The recipe with another student in its first Distill step."""
+    from rarefy.recipe import Recipe
+    from rarefy.steps import Distill
+
+    items = list(recipe.items)
+    for i, item in enumerate(items):
+        if isinstance(item, Distill):
+            items[i] = item.replace(student=student)
+            return Recipe(items, recipe.name, recipe.about)
+    raise InputError(
+        f"--student {student}: the recipe {recipe.name!r} has no Distill step that could train it (one inside a Repeat "
+        "does not count); add `- Distill: {epochs: ...}`"
+    )
 
 
 @app.command()
@@ -263,7 +287,8 @@ def main() -> NoReturn:
     except OSError as error:
         _fail(f"cannot read or write {error.filename or 'a file'}: {error.strerror or error}", 2, debug)
     except Exception as error:
-        _fail(f"unexpected {type(error).__name__}: {error} (--debug shows where)", 1, debug)
+        left_alone = "by peer" in str(error)  # connection closed or reset: the first process has said why
+        _fail(f"unexpected {type(error).__name__}: {error} (--debug shows where)", 1, debug, all_alike=left_alone)
 
 
 def _fail(text: str, status: int, debug: bool, all_alike: bool = False) -> NoReturn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import logging
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,6 +50,7 @@ def conduct(
     is judged: what answers better than guessing is trained. resume: continue the run in `out`. processes: for training.
     """
     fabric = engine(processes)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # every process would say that it is there
     fabric.launch()
     run = _Conductor(recipe, model, task, Path(out), seed, fabric, progress)
     run.begin(resume, trained, {"model": name or type(model).__name__, "weights": weights, "command": command})
@@ -69,6 +71,7 @@ class _Conductor:
         self.work = copied(model).cpu().eval()
         self.original: nn.Module | None = None
         self.measurer: Measurer | None = None
+        self.alone: nn.Module | None = None  # the student of the last step without its teacher
         self.trained = True
 
     def begin(self, resume: bool, trained: bool | None, about: dict[str, Any]) -> None:
@@ -82,9 +85,13 @@ class _Conductor:
             self.run = self._new(fingerprint, about)
         self.trained = not self.run.record.trained_from_scratch
         if self.first:
-            done = [self.folder / f"steps/{s.index:02d}.partial" for s in self.run.record.steps]
+            done = [path for s in self.run.record.steps for path in self._states(s.index)]
             for rest in [*self._unfinished(), *done]:
                 rest.unlink(missing_ok=True)
+
+    def _states(self, index: int) -> list[Path]:
+        """What the trainings of a step keep while they run."""
+        return list(self.folder.glob(f"steps/{index:02d}.partial*"))
 
     def _unfinished(self) -> list[Path]:
         """Files that a process was writing when it was killed; no other hidden file is ours to remove."""
@@ -105,6 +112,12 @@ class _Conductor:
                 f"({run.record.model}, {run.record.recipe.get('name')}, seed {run.record.seed}, {run.record.task}); "
                 "give the same, or choose another folder"
             )
+        begun, now = run.record.environment.threads, torch.get_num_threads()
+        if begun != now and len(run.record.steps) < len(self.recipe.steps):
+            raise RunError(
+                f"{self.folder} was begun with {begun} threads, now there are {now}, which round sums in another way; "
+                f"continue with --threads {begun} (torch.set_num_threads({begun}))"
+            )
         return run
 
     def _new(self, fingerprint: str, about: dict[str, Any]) -> Run:
@@ -116,7 +129,7 @@ class _Conductor:
             recipe=self.recipe.to_dict(),
             seed=self.seed,
             started=datetime.now(UTC).isoformat(timespec="seconds"),
-            environment=measure.environment(self.fabric.world_size),
+            environment=measure.environment(self.fabric.world_size, torch.get_num_threads()),
             fingerprint=fingerprint,
             trained_from_scratch=not self.trained,
         )
@@ -189,6 +202,8 @@ class _Conductor:
         self._begin_measuring(steps, done)
         if done:
             self.work = rebuilt(self.run, self.model, done)
+            for step, record in zip(steps, self.run.record.steps, strict=False):
+                self._follow(step, bool(record.plan["do"]))
         for index, step in enumerate(steps[done:], start=done + 1):
             self._step(index, step)
             if index == 1 and self._begins_by_training(steps):
@@ -196,7 +211,8 @@ class _Conductor:
             self._measure(index)
             if self.first:
                 self.run.save()
-                self._context(index).checkpoint.unlink(missing_ok=True)  # type: ignore[union-attr]
+                for path in self._states(index):
+                    path.unlink()
             self.fabric.barrier()
         return self.run
 
@@ -215,13 +231,13 @@ class _Conductor:
         assert self.run is not None
         self.original = copy.deepcopy(model).eval().requires_grad_(False)
         if self.first:
-            self.measurer = Measurer(self.task, self._exporter())
+            self.measurer = Measurer(self.task, self._exporter(model))
             self.folder.mkdir(parents=True, exist_ok=True)
             self.run.record.original = self.measurer.remember(model, self.run.original)
 
-    def _exporter(self) -> Exporter | TensorExporter:
+    def _exporter(self, model: nn.Module) -> Exporter | TensorExporter:
         try:
-            return Exporter(self.work, self.inputs, self.task.metadata())
+            return Exporter(model, self.inputs, self.task.metadata())
         except ExportError as error:
             return TensorExporter(str(error), self.task.metadata())
 
@@ -244,15 +260,23 @@ class _Conductor:
                 name=name,
                 settings=step.model_dump(mode="json"),
                 plan=plan.model_dump(mode="json"),
-                notes=plan.layer_notes(),
+                notes=plan.layer_notes() + context.notes,
                 curve=context.curve,
+                teachers=context.teachers,
                 seconds=time.perf_counter() - began,
                 tensors=tensors,
                 warnings=context.warnings,
             )
         )
-        if step.structural and self.measurer:
-            self.measurer.exporter = self._exporter()
+        self.alone = context.alone
+        self._follow(step, bool(plan.do))
+
+    def _follow(self, step: Step, changed: bool) -> None:
+        """Export what is there now; a network in the place of another has no tensors in common with it."""
+        if self.measurer and (step.structural or (step.trains and changed)):
+            self.measurer.exporter = self._exporter(self.work)
+            if step.trains:
+                self.measurer.original_tensors = {}
 
     def _measure(self, index: int) -> None:
         """Measure on files; they are in the way of no one and gone afterwards."""
@@ -260,9 +284,14 @@ class _Conductor:
             return
         onnx = self.folder / "steps" / f".{index:02d}.onnx"
         record = self.run.record.steps[-1]
-        record.measurement = self.measurer.files(self.work, onnx, onnx.with_suffix(".rfy")).measurement
-        onnx.unlink()
-        onnx.with_suffix(".rfy").unlink()
+        rfy = onnx.with_suffix(".rfy")
+        try:
+            if self.alone is not None:
+                record.alone = self.measurer.files(self.alone, onnx, rfy).measurement
+            record.measurement = self.measurer.files(self.work, onnx, rfy).measurement
+        finally:
+            onnx.unlink(missing_ok=True)
+            rfy.unlink(missing_ok=True)
         before = self.run.record.steps[-2].measurement if index > 1 else self.run.record.original
         if before and before.sizes.rfy and record.measurement.sizes.rfy:
             grown = record.measurement.sizes.rfy - before.sizes.rfy
@@ -273,7 +302,10 @@ class _Conductor:
         """Write, measure and report what is shipped."""
         if self.first and self.measurer:
             reasons = {
-                note.parameter: f"{note.left} ({s.name})" for s in run.record.steps for note in s.notes if note.left
+                note.parameter: f"{note.left} ({s.name})"
+                for step, s in zip(self.recipe.steps, run.record.steps, strict=True)
+                for note in s.notes
+                if note.left and not step.trains
             }
             self.progress("measuring the result", 0, 1)
             run.record.outcome = self.measurer.outcome(self.work, run, reasons)

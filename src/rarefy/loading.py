@@ -1,4 +1,4 @@
-"""What the command line's words MODEL, --weights and DATA mean."""
+"""What the command line's words MODEL and DATA mean."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rarefy import data, zoo
 from rarefy.classification import Classification
 from rarefy.encodings import adopted
 from rarefy.errors import DataError, ModelError, RarefyError
-from rarefy.files import restore
+from rarefy.pretrained import load_weights
 from rarefy.task import Task
 
 
@@ -34,7 +34,11 @@ class Network:
 
 
 def network(spec: str, weights: Path | None = None, task: Task | None = None, seed: int = 0) -> Network:
-    """A zoo name, `package.module:function` or `path/file.py:function`. Networks of the zoo are fitted to the task."""
+    """A zoo name, `package.module:function` or `path/file.py:function`.
+
+    A zoo name may have options (`mobilenet-v1,width=0.5`); the others are fitted to the task. Weights that another
+    library published for a network of the zoo are found by that library's names.
+    """
     if ":" in spec:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -45,65 +49,37 @@ def network(spec: str, weights: Path | None = None, task: Task | None = None, se
         images = task.images if isinstance(task, Classification) else None
         shape = zoo.entry(spec).input_shape if images is None else images.shape
     if weights is not None:
-        load_weights(model, weights)
+        load_weights(model, weights, None if ":" in spec else spec)
         trained = True
     return Network(spec, adopted(model), trained, shape)
 
 
-def _from_zoo(name: str, task: Task | None, seed: int) -> nn.Module:
-    """The network of the zoo with the options that make it take the task's images and give its classes."""
+def fitted(name: str, task: Task | None) -> dict[str, int]:
+    """The options that make a network of the zoo take the task's images and give its classes."""
     entry, known = zoo.entry(name), zoo.options(name)
     if not isinstance(task, Classification) or task.images is None:
-        return zoo.build(name, seed=seed)
-    channels, height, width = task.images.shape
+        return {}
+    channels, height, _width = task.images.shape
     wanted = {"classes": len(task.classes), "channels": channels, "size": height}
     usual = {"classes": entry.classes, "channels": entry.input_shape[0], "size": entry.input_shape[1]}
-    options = {key: value for key, value in wanted.items() if value != usual[key] and key in known}
+    return {key: value for key, value in wanted.items() if value != usual[key] and key in known}
+
+
+def _from_zoo(name: str, task: Task | None, seed: int) -> nn.Module:
+    """The network of the zoo with the options that make it take the task's images and give its classes."""
+    options = fitted(name, task)
     try:
         return zoo.build(name, seed=seed, **options)
     except ModelError as error:
-        own = "x".join(map(str, entry.input_shape))
+        if not options:
+            raise
+        assert isinstance(task, Classification)
+        assert task.images is not None
+        own, images = ("x".join(map(str, shape)) for shape in (zoo.entry(name).input_shape, task.images.shape))
         raise ModelError(
-            f"{name} is made for images of {own} and cannot be fitted to those of {channels}x{height}x{width} "
+            f"{name} is made for images of {own} and cannot be fitted to those of {images} "
             f"({error}); choose another network, or --resize where the data are files of images"
         ) from None
-
-
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Fill `model` from safetensors or a `.pt` with a state dict. Raises `ModelError` naming the keys that do not."""
-    found = _read_weights(path)
-    if found and all(name.startswith("module.") for name in found):  # saved from DataParallel
-        found = {name.removeprefix("module."): tensor for name, tensor in found.items()}
-    first: dict[int, str] = {}  # a tensor that modules share has several names; one of them is enough
-    names = {name: first.setdefault(id(t), name) for name, t in model.state_dict(keep_vars=True).items()}
-    kept = {names.get(n, n): t for n, t in found.items() if n in names or not n.endswith(".num_batches_tracked")}
-    restore(model, kept, str(path))
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    try:
-        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except OSError as error:
-        raise ModelError(f"cannot read weights from {path}: {error.strerror or error}") from None
-    except Exception as error:  # a damaged file raises almost anything
-        raise ModelError(
-            f"{path} cannot be read as weights ({type(error).__name__}); expected .safetensors, or a .pt with a plain "
-            "state dict (torch.save(model.state_dict(), FILE)): rarefy runs no code from files"
-        ) from None
-    for key in ("state_dict", "model"):
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
-    if not isinstance(found, Mapping) or not found or not all(isinstance(t, Tensor) for t in found.values()):
-        raise ModelError(f"{path} holds {_words(found)}, not a state dict (names -> tensors)")
-    return dict(found)
-
-
-def _words(found: Any) -> str:
-    if isinstance(found, Mapping):
-        return f"a mapping with {', '.join(map(str, list(found)[:5]))}" if found else "an empty mapping"
-    return f"a {type(found).__name__}"
 
 
 def task(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from rarefy.train import TrainingStep
+    from rarefy.training_step import TrainingStep
 
 
 def make(model: nn.Module, settings: TrainingStep) -> torch.optim.Optimizer:

@@ -32,7 +32,7 @@ def rebuilt(run: Run, model: nn.Module, step: int | None = None) -> nn.Module:
     context = Context(task=cast(Task, None), seed=run.record.seed, blank=True)
     try:
         for s, record in list(zip(steps, records, strict=False))[:last]:
-            if not s.trains:
+            if not s.trains or record.plan.get("do"):  # a training leaves the structure, but for another student
                 work = s.apply(work, Plan(**record.plan), context)
     except Exception as error:  # a plan read from a file can be wrong in any way
         what = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -12,9 +12,12 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Record(BaseModel):
-    """The base of all records: unknown fields are refused, so an old reader never guesses."""
+    """The base of all records: unknown fields are refused, so an old reader never guesses.
 
-    model_config = ConfigDict(extra="forbid")
+    JSON has no number for NaN and infinity: they are written as the words "NaN" and "Infinity", and read back.
+    """
+
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
 
 
 class Sizes(Record):
@@ -96,6 +99,16 @@ class Epoch(Record):
     validation: float | None = None
 
 
+class TeacherRecord(Record):
+    """A network that a training step learnt from."""
+
+    network: str  # as the recipe names it; "original" is the network that the run began with
+    weights: str | None = None
+    sha256: str  # of its tensors; of a mutual teacher, before it learnt too
+    parameters: int
+    score: float | None = None  # mean metric on the judging examples, where it is not the original
+
+
 class StepRecord(Record):
     """One step that has finished."""
 
@@ -108,6 +121,8 @@ class StepRecord(Record):
     seconds: float
     tensors: str  # file in the run folder, with the tensors after this step
     measurement: Measurement | None = None
+    teachers: list[TeacherRecord] = []
+    alone: Measurement | None = None  # the same student, trained from the same start without a teacher
     warnings: list[str] = []
 
 

@@ -93,7 +93,8 @@ class Run:
     def measurements(self) -> list[tuple[str, Measurement]]:
         """The original and each step, with their names. A network that the recipe trained is its own first step."""
         rows = [] if self.record.trained_from_scratch else [("original", self.record.original)]
-        rows += [(f"{s.index}. {s.name}", s.measurement) for s in self.record.steps if s.measurement]
+        for s in self.record.steps:
+            rows += [(f"{s.index}. {s.name}", s.measurement), (f"{s.index}. without a teacher", s.alone)]
         return [(name, m) for name, m in rows if m is not None]
 
     def summary(self) -> str:

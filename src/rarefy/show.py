@@ -47,7 +47,7 @@ def run(result: Run, json: bool) -> None:
     if not result.finished:  # another process has the results
         return
     if json:
-        _json({"folder": str(result.folder), "record": result.record.model_dump(mode="json")})
+        _json({"folder": str(result.folder), "record": json_.loads(result.record.model_dump_json())})
         return
     _print(result)
     for path in (result.rfy, result.onnx, result.report):

@@ -5,79 +5,30 @@ from __future__ import annotations
 import math
 import os
 import time
-from abc import ABC
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from rarefy import optimizers
-from rarefy.classification import Classification
+from rarefy import checkpoint, optimizers
 from rarefy.data.augment import Augment
-from rarefy.errors import SettingsError, StepError
-from rarefy.files import load_tensors, model_tensors, restore, save_tensors
+from rarefy.errors import StepError
+from rarefy.files import model_tensors, restore
+from rarefy.lesson import Lesson
+from rarefy.objective import Joined, Objective
 from rarefy.records import Epoch
-from rarefy.step import Context, Plan, Step
+from rarefy.step import Context
 from rarefy.task import Batches, Task, forward, scores
 
-Loss = Callable[[nn.Module, Any, Any], Tensor]  # model, inputs, target -> scalar
+if TYPE_CHECKING:
+    from rarefy.training_step import TrainingStep
+
+AfterStep = Callable[[float, float], None]  # learning rate, share of the training that is done
 MANY = "ddp_find_unused_parameters_true"  # networks may have parts that a batch does not reach
 SAVE_EVERY = 10.0  # seconds that may be lost when the process is killed, at the end of an epoch
-
-
-class TrainingStep(Step, ABC):
-    """What every step that trains lets the user set."""
-
-    trains: ClassVar[bool] = True
-
-    epochs: int | None = Field(None, ge=1, le=100_000, description="passes over the training examples")
-    steps: int | None = Field(None, ge=1, description="instead of epochs: this many batches")
-    optimizer: Literal["sgd", "adam", "adamw"] = "adam"
-    lr: float = Field(1e-3, gt=0, le=100, description="highest learning rate")
-    schedule: Literal["constant", "cosine", "linear", "step"] = Field(
-        "cosine", description="step: a tenth after half, a hundredth after three quarters"
-    )
-    warmup: float = Field(0.0, ge=0, lt=1, description="share of the training in which the rate rises")
-    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd (Nesterov's)")
-    weight_decay: float = Field(0.0, ge=0, le=1, description="on weights of two and more dimensions")
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
-    augment: Augment = Field(Augment(), description="crop, flip, rotate, scale, ...")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: mixed, by autocast")
-    channels_last: bool = Field(False, description="memory layout; faster or slower: measure")
-    keep: Literal["last", "best"] = Field("last", description="best on the held-out examples")
-    patience: int | None = Field(None, ge=1, description="stop after so many epochs without a better one")
-
-    @model_validator(mode="after")
-    def _length(self) -> TrainingStep:
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError("give either epochs or steps: how long to train")
-        return self
-
-    def plan(self, model: nn.Module, context: Context) -> Plan:
-        """Nothing to decide; but what cannot work is refused now."""
-        context.task.train(seed=context.seed)
-        name, problems = type(self).__name__, []
-        if self.label_smoothing and not isinstance(context.task, Classification):
-            problems.append(f"{name}.label_smoothing: only for Classification; put it into your task's loss")
-        if (self.keep == "best" or self.patience) and context.task.validation() is None:
-            problems.append(
-                f"{name}.keep and .patience choose by held-out examples, and the task has none: "
-                "give --holdout 0.1 (Classification(holdout=0.1)), or a validation() of your own"
-            )
-        if not any(p.requires_grad for p in model.parameters()):
-            problems.append(f"{name}: no parameter requires a gradient; unfreeze some with requires_grad_()")
-        if problems:
-            raise SettingsError(problems)
-        return Plan()
-
-    def apply(self, model: nn.Module, plan: Plan, context: Context) -> nn.Module:
-        """Train."""
-        return fit(model, self, context)
 
 
 def engine(processes: int = 1) -> Any:
@@ -95,39 +46,50 @@ def engine(processes: int = 1) -> Any:
     return Fabric(devices=processes, strategy=MANY if processes > 1 else "auto")
 
 
-def fit(model: nn.Module, settings: TrainingStep, context: Context, loss: Loss | None = None) -> nn.Module:
+def fit(
+    model: nn.Module,
+    settings: TrainingStep,
+    context: Context,
+    *,
+    lesson: Lesson | None = None,
+    after: AfterStep | None = None,
+) -> nn.Module:
     """Train `model` in place and give it back in eval mode; the curve goes to `context.curve`.
 
-    loss: `(model, inputs, target) -> scalar`; the task's own by default. Every epoch's random numbers follow from
-    (seed, epoch, rank) alone, so a training that was interrupted continues as if it had not been.
+    lesson: the loss of a teacher; the task's own by default. after: called after every step of the optimizer with the
+    learning rate and the share of the training that is done; it may change weights. Every epoch's random numbers
+    follow from (seed, epoch, rank) alone, so a training that was interrupted continues as if it had not been.
     """
     with torch.random.fork_rng():
-        training = _Training(model, settings, context, loss or _task_loss(context.task, settings))
+        training = _Training(model, settings, context, lesson, after)
         training.resume()
         while not training.finished:
             training.epoch()
         return training.result()
 
 
-def _task_loss(task: Task, settings: TrainingStep) -> Loss:
-    if isinstance(task, Classification):
-        smoothing = settings.label_smoothing
-        return lambda model, x, y: task.smoothed_loss(forward(model, x), y, smoothing)
-    return lambda model, x, y: task.loss(forward(model, x), y)
-
-
 class _Training:
     """Everything that is kept from one epoch to the next."""
 
-    def __init__(self, model: nn.Module, settings: TrainingStep, context: Context, loss: Loss) -> None:
-        self.settings, self.context, self.task, self.loss = settings, context, context.task, loss
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: TrainingStep,
+        context: Context,
+        lesson: Lesson | None = None,
+        after: AfterStep | None = None,
+    ) -> None:
+        self.settings, self.context, self.task, self.after = settings, context, context.task, after
         self.fabric = context.fabric or engine()
-        self.model = model.train()
+        self.model = model
+        self.objective = Objective(model, settings, context.task, lesson).train()
         self.home = next(model.parameters()).device  # where the network goes back to
         if settings.channels_last:
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = optimizers.make(model, settings)
-        self.wrapped, self.wrapped_optimizer = self.fabric.setup(model, self.optimizer)
+            self.objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = optimizers.make(self.objective, settings)
+        self.wrapped, self.wrapped_optimizer = self.fabric.setup(
+            Joined(self.objective) if self.fabric.world_size > 1 else self.objective, self.optimizer
+        )
         self.done = 0  # epochs
         self.best: tuple[float, int] | None = None  # validation metric, epoch
         self.best_tensors: dict[str, Tensor] = {}
@@ -163,6 +125,8 @@ class _Training:
                 break
             rate = self._set_rate(step)
             losses.append(self._step(*batch, generator))
+            if self.after:
+                self.after(rate, (step + 1) / self.total)
             self.context.progress(type(self.settings).__name__, step + 1, self.total)
         self.done += 1
         self._synchronise()
@@ -183,7 +147,7 @@ class _Training:
         inputs = _augmented(inputs, self.settings, generator)
         mixed = self.settings.precision == "bfloat16"
         with torch.autocast(self.fabric.device.type, torch.bfloat16, enabled=mixed):
-            loss = self.loss(self.wrapped, inputs, target)
+            loss: Tensor = self.wrapped(inputs, target)
         self.wrapped_optimizer.zero_grad()
         self.fabric.backward(loss)
         if self.settings.clip:
@@ -200,7 +164,7 @@ class _Training:
     def _synchronise(self) -> None:
         """Processes see different examples: their running statistics become the mean of all."""
         if self.fabric.world_size > 1:
-            for buffer in self.model.buffers():
+            for buffer in self.objective.buffers():
                 if buffer.is_floating_point():
                     buffer.copy_(self.fabric.all_reduce(buffer, reduce_op="mean"))
 
@@ -219,14 +183,8 @@ class _Training:
         path, late = self.context.checkpoint, time.monotonic() - self.saved >= SAVE_EVERY
         if path is None or self.finished or not late or self.fabric.global_rank != 0:
             return
-        groups = {
-            "model": model_tensors(self.model),
-            "best": self.best_tensors,
-            "optimizer": optimizers.state_tensors(self.optimizer),
-        }
-        tensors = {f"{group}/{n}": t for group, named in groups.items() for n, t in named.items()}
-        curve = [epoch.model_dump() for epoch in self.context.curve]
-        save_tensors(path, tensors, {"done": self.done, "best": self.best, "curve": curve})
+        state = {"done": self.done, "best": self.best, "curve": [epoch.model_dump() for epoch in self.context.curve]}
+        checkpoint.save(path, self.objective, self.optimizer, self.best_tensors, state)
         self.saved = time.monotonic()
 
     def resume(self) -> None:
@@ -234,14 +192,7 @@ class _Training:
         path = self.context.checkpoint
         if path is None or not path.exists():
             return
-        tensors, state = load_tensors(path)
-
-        def group(name: str) -> dict[str, Tensor]:
-            return {n.removeprefix(f"{name}/"): t for n, t in tensors.items() if n.startswith(f"{name}/")}
-
-        restore(self.model, group("model"), str(path))
-        self.best_tensors = group("best")
-        optimizers.restore_state(self.optimizer, group("optimizer"))
+        self.best_tensors, state = checkpoint.load(path, self.objective, self.optimizer)
         self.done, self.best = state["done"], tuple(state["best"]) if state["best"] else None
         self.context.curve.extend(Epoch(**epoch) for epoch in state["curve"])
 

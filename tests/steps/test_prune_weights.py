@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from models import CASES, Toy
 from rarefy import encodings
-from rarefy.errors import SettingsError
+from rarefy.errors import SettingsError, StepError
 from rarefy.graph.weights import by_path, weights
 from rarefy.step import Context
 from rarefy.steps import ClusterWeights, PruneWeights
@@ -128,14 +128,97 @@ def test_random_follows_the_seed() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({}, r"give exactly one of sparsity, threshold, deviations, not none"),
+        ({}, r"give exactly one of sparsity, threshold, deviations, pattern, not none"),
         ({"sparsity": 0.5, "threshold": 1}, r"not sparsity and threshold"),
         ({"sparsity": 1.0}, r"PruneWeights\.sparsity: Input should be less than 1, not 1\.0"),
         ({"threshold": float("nan")}, r"PruneWeights\.threshold: "),
         ({"threshold": 0.1, "scope": "global"}, r"scope 'global' finds the threshold for a sparsity: give sparsity"),
         ({"sparsity": 0.5, "layers": {"a": {}}}, r"PruneWeights.*give exactly one of"),
+        ({"sparsity": 0.5, "pattern": "2:4"}, r"not sparsity and pattern"),
+        ({"pattern": "2:4", "scope": "global"}, r"scope 'global' finds the threshold for a sparsity: give sparsity"),
+        ({"pattern": "4:4"}, r"pattern 4:4 prunes nothing: N of N:M is how many of M stay, and less than M"),
+        ({"pattern": "0:4"}, r"PruneWeights\.pattern: String should match pattern"),
+        ({"pattern": "2 of 4"}, r"PruneWeights\.pattern: String should match pattern"),
     ],
 )
 def test_settings(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         PruneWeights(**wrong)
+
+
+# N:M
+
+
+class Mixed(nn.Module):
+    """Inputs in every dimension that layers have them in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plain, self.grouped = nn.Conv2d(8, 16, 3), nn.Conv2d(16, 8, 3, groups=2)
+        self.up, self.flat = nn.ConvTranspose2d(8, 6, 3), nn.Conv1d(12, 5, 3)
+        self.attention, self.embedding, self.tied = nn.MultiheadAttention(8, 2), nn.Embedding(11, 8), nn.Linear(8, 11)
+        self.tied.weight, self.few = nn.Parameter(self.tied.weight.detach().clone()), nn.Linear(6, 4)
+        self.loose = nn.Parameter(torch.randn(8, 8))
+
+
+INPUTS = {"plain": 1, "grouped": 1, "up": 0, "flat": 1, "tied": 1, "attention.out_proj": 1}
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "1:4", "1:2", "3:4"])
+@pytest.mark.parametrize("score", ["magnitude", "random"])
+def test_of_every_m_inputs_n_stay(pattern: str, score: str) -> None:
+    torch.manual_seed(0)
+    model, (n, m) = Mixed(), map(int, pattern.split(":"))
+    plan = PruneWeights(pattern=pattern, score=score).plan(model, Context(task=TASK))
+    pruned = PruneWeights(pattern=pattern, score=score)(model, TASK)
+    for path, dim in [*((f"{path}.weight", dim) for path, dim in INPUTS.items()), ("attention.in_proj_weight", 1)]:
+        before, after = (by_path(net)[path].tensor.detach().movedim(dim, -1).reshape(-1, m) for net in (model, pruned))
+        assert ((after != 0).sum(1) == n).all(), path
+        assert torch.equal(after[after != 0], before[after != 0])
+        assert plan.do[path] == {"pruned": int((after == 0).sum()), "of": after.numel(), "pattern": pattern}
+        assert plan.notes[path].endswith(f"at most {pattern} of the inputs stay")
+        if score == "magnitude":
+            least = before.abs().masked_fill(after == 0, 9).min(1).values
+            assert (before.abs().masked_fill(after != 0, 0).max(1).values <= least).all()
+    assert (
+        plan.leave["embedding.weight"] == f"the pattern {pattern} is along inputs, and those of Embedding are not known"
+    )
+    assert "those of Mixed are not known" in plan.leave["loose"]
+    assert plan.leave.get("few.weight") == ("its 6 inputs are no multiple of 4" if m == 4 else None)
+
+
+def test_a_pattern_keeps_what_was_pruned_before_and_stays() -> None:
+    torch.manual_seed(0)
+    first = PruneWeights(sparsity=0.7)(layers(torch.randn(12, 16)), TASK)
+    both = PruneWeights(pattern="2:4")(first, TASK)
+    old, new = first[0].weight == 0, both[0].weight == 0
+    assert bool((old <= new).all())
+    groups = (~new).view(-1, 4).sum(1)
+    assert groups.max() == 2
+    assert torch.equal(groups, (~old).view(-1, 4).sum(1).clamp(max=2))  # not one more than needed
+    again = PruneWeights(pattern="2:4")(both, TASK)
+    assert torch.equal(again[0].weight, both[0].weight)
+    further = PruneWeights(sparsity=0.9)(both, TASK)
+    assert zeros(further) == [round(0.9 * 192)]
+    shared = PruneWeights(pattern="1:4")(ClusterWeights(bits=3)(both, TASK), TASK)
+    assert (shared[0].weight != 0).view(-1, 4).sum(1).max() == 1
+    assert len(shared[0].weight.unique()) <= 9
+    optimizer = torch.optim.SGD(both.parameters(), 0.1)
+    both(torch.randn(4, 16)).square().sum().backward()
+    optimizer.step()
+    assert torch.equal(both[0].weight == 0, new)
+
+
+def test_layers_may_have_patterns_and_shares() -> None:
+    torch.manual_seed(0)
+    model = layers(torch.randn(4, 8), torch.randn(8, 4), torch.randn(4, 8))
+    step = PruneWeights(pattern="2:4", layers={"0": {"pattern": "1:8"}, "1": {"sparsity": 0.25}})
+    assert zeros(step(model, TASK)) == [28, 8, 16]
+    mixed = PruneWeights(sparsity=0.5, scope="global", layers={"0": {"pattern": "1:8"}})
+    assert zeros(mixed(model, TASK))[0] == 28
+    assert sum(zeros(mixed(model, TASK))[1:]) == 32
+
+
+def test_nothing_fits_the_pattern() -> None:
+    with pytest.raises(StepError, match=r"found no weight to prune: .*or do not fit the pattern 2:4"):
+        PruneWeights(pattern="2:4")(layers(torch.randn(4, 6)), TASK)

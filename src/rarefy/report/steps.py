@@ -34,9 +34,11 @@ class Station(NamedTuple):
 
 def stations(run: RunRecord) -> list[Station]:
     """A row for the original and for every step."""
-    reached: list[tuple[str, Measurement | None, str]] = [
-        (f"{step.index} {step.name}", step.measurement, units.seconds(step.seconds)) for step in run.steps
-    ]
+    reached: list[tuple[str, Measurement | None, str]] = []
+    for step in run.steps:
+        reached.append((f"{step.index} {step.name}", step.measurement, units.seconds(step.seconds)))
+        if step.alone is not None:
+            reached.append(("the same student without a teacher", step.alone, ""))
     if run.original is not None:
         reached.insert(0, ("Original", run.original, ""))
     axis = _axis(run)
@@ -96,7 +98,7 @@ def span(run: RunRecord) -> str:
 
 
 def _qualities(run: RunRecord) -> list[Quality]:
-    measured = [run.original, *(step.measurement for step in run.steps)]
+    measured = [run.original, *(m for step in run.steps for m in (step.measurement, step.alone))]
     return [m.quality for m in measured if m and m.quality]
 
 

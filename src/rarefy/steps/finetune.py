@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from rarefy.train import TrainingStep
+from rarefy.training_step import TrainingStep
 
 
 class Finetune(TrainingStep):

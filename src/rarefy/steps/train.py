@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from rarefy.step import Context, Plan
-from rarefy.train import TrainingStep
+from rarefy.training_step import TrainingStep
 
 
 class Train(TrainingStep):

@@ -19,8 +19,8 @@ def test_layers_of_lenet5_are_those_of_the_literature() -> None:
         "fc1.weight": 800 * 500,
         "fc2.weight": 5000,
     }
-    assert rows["fc1.weight"]["steps"] == ["PruneWeights", "ClusterWeights", "Half"]
-    assert rows["fc1.bias"]["steps"] == ["Half"]
+    assert rows["fc1.weight"]["steps"] == ["PruneChannels", "Factorize", "StructureMatrices", "PruneWeights", "ClusterWeights", "Half"]
+    assert rows["fc1.bias"]["steps"] == ["PruneChannels", "Half"]
 
 
 def test_a_network_of_the_user_needs_data_for_its_operations(place: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pydantic_core import PydanticUndefined
@@ -12,7 +12,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rarefy import loading, measure, steps, zoo
-from rarefy.errors import InputError, StepError
+from rarefy.classification import Classification
+from rarefy.errors import DataError, InputError, StepError
 from rarefy.export.onnx import Exporter, example
 from rarefy.files import write_whole
 from rarefy.graph.weights import weights
@@ -25,7 +26,7 @@ def inspected(network: loading.Network, task: Task | None) -> list[dict[str, Any
     """One row per parameter: shape, size, multiply-accumulates of its layer, and the steps that would take it."""
     model = network.model.eval()
     macs = _macs(network, task)
-    takers = _takers(model)
+    takers = _takers(model, task or _noise(network))
     rows = []
     for weight in weights(model):
         layer = weight.path.rpartition(".")[0]
@@ -60,20 +61,26 @@ def _macs(network: loading.Network, task: Task | None) -> dict[str, int]:
     }
 
 
-def _takers(model: nn.Module) -> dict[str, set[str]]:
-    """The parameters that each step that does not train would take."""
+def _takers(model: nn.Module, task: Task | None) -> dict[str, set[str]]:
+    """The parameters that each step that does not train would take; structural steps must see the network run."""
     takers = {}
     for cls in steps.ALL:
-        if not cls.trains:
-            try:
-                takers[cls.__name__] = set(cls(**cls.usual).plan(model, Context(task=_no_task())).do)
-            except StepError:
-                takers[cls.__name__] = set()
+        if cls.trains or (task is None and cls.structural):
+            continue
+        few = {"examples": 2} if "examples" in cls.model_fields else {}
+        try:
+            takers[cls.__name__] = set(cls(**{**cls.usual, **few}).plan(model, Context(task=cast(Task, task))).do)
+        except (StepError, DataError):
+            takers[cls.__name__] = set()
     return takers
 
 
-def _no_task() -> Any:
-    return None
+def _noise(network: loading.Network) -> Task | None:
+    """Two examples of what a network of the zoo takes."""
+    if network.shape is None:
+        return None
+    images = torch.randn(2, *network.shape, generator=torch.Generator().manual_seed(0))
+    return Classification((images, [0, 0]), (images, [0, 0]), batch_size=2)
 
 
 def measured(

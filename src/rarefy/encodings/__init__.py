@@ -5,6 +5,7 @@ from rarefy.encodings.base import (
     adopted,
     chain,
     copied,
+    cut,
     decoded,
     describe,
     encode,
@@ -16,18 +17,24 @@ from rarefy.encodings.base import (
 from rarefy.encodings.codebook import Codebook
 from rarefy.encodings.half import Half
 from rarefy.encodings.mask import Mask
+from rarefy.encodings.structured import Circulant, Displacement, Structured, Toeplitz
 
-ALL: tuple[type[Encoding], ...] = (Mask, Codebook, Half)
+ALL: tuple[type[Encoding], ...] = (Mask, Codebook, Half, Circulant, Toeplitz, Displacement)
 
 __all__ = [
     "ALL",
+    "Circulant",
     "Codebook",
+    "Displacement",
     "Encoding",
     "Half",
     "Mask",
+    "Structured",
+    "Toeplitz",
     "adopted",
     "chain",
     "copied",
+    "cut",
     "decoded",
     "describe",
     "encode",

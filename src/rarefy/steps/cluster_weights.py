@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import nn
+from torch import Tensor, nn
 
 from rarefy import encodings
 from rarefy.errors import StepError
@@ -87,10 +87,9 @@ class ClusterWeights(Step):
         reason = why_not(weight) or (None if self.biases else why_small(weight))
         if reason:
             return reason
-        wide = 2 if encodings.find(weight, encodings.Half) else 4
-        cost = k * wide + weight.tensor.numel() * max(1, (k - 1).bit_length()) / 8
-        if cost >= weight.tensor.numel() * wide:
-            return f"a codebook of {k} would be larger than its {weight.tensor.numel()} values"
+        wide, count = 2 if encodings.find(weight, encodings.Half) else 4, _content(weight).numel()
+        if k * wide + count * max(1, (k - 1).bit_length()) / 8 >= count * wide:
+            return f"a codebook of {k} would be larger than its {count} values"
         return None
 
     def apply(self, model: nn.Module, plan: Plan, context: Context) -> nn.Module:
@@ -102,9 +101,21 @@ class ClusterWeights(Step):
         return model
 
     def _share(self, weight: Weight, k: int, zero: bool, seed: int) -> None:
-        tensor = weight.tensor.detach().cpu()
+        tensor = _content(weight).detach().cpu()
         result = cluster(tensor.numpy(), k, method=self.init, zero=zero, seed=seed)
         indices = torch.from_numpy(result.labels).view(tensor.shape)
         codebook, values = encodings.Codebook.of(indices, torch.from_numpy(result.centroids), zero)
-        half = encodings.find(weight, encodings.Half)
-        encodings.encode(weight, [half, codebook] if half else [codebook], values)
+        kinds = encodings.Half, encodings.Structured
+        half, structure = (encodings.find(weight, kind) for kind in kinds)
+        encodings.encode(weight, [link for link in (half, codebook, structure) if link], values)
+
+
+def _content(weight: Weight) -> Tensor:
+    """What is shared: the weight itself, or the values that its structure is made of."""
+    if not encodings.find(weight, encodings.Structured):
+        return weight.tensor
+    values = weight.values.detach()
+    for link in encodings.chain(weight):
+        if not isinstance(link, encodings.Structured):
+            values = link(values)
+    return values

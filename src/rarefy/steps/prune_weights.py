@@ -104,7 +104,7 @@ class PruneWeights(Step):
         plan, open_ = Plan(), []
         for weight in surveyed("PruneWeights", model, self.layers, self.skip):
             reason = "skipped, as set" if chosen(weight.path, self.skip) else why_not(weight) or why_small(weight)
-            if reason := reason or _why_no_groups(weight, self._amount(weight)):
+            if reason := reason or _why_structured(weight) or _why_no_groups(weight, self._amount(weight)):
                 plan.leave[weight.path] = reason
             else:
                 open_.append(weight)
@@ -175,6 +175,11 @@ def _input_dim(weight: Weight) -> int | None:
     dims = {next((_LAYERS[kind] for kind in type(m).__mro__ if kind in _LAYERS), None) for m, _ in weight.owners}
     known = dims - {None}
     return known.pop() if len(known) == 1 else None
+
+
+def _why_structured(weight: Weight) -> str | None:
+    structure = encodings.find(weight, encodings.Structured)
+    return f"{structure.describe()} have no single weights: put PruneWeights elsewhere" if structure else None
 
 
 def _why_no_groups(weight: Weight, amount: Amount) -> str | None:

@@ -2,11 +2,45 @@
 
 from rarefy.step import Step
 from rarefy.steps.cluster_weights import ClusterWeights
+from rarefy.steps.distill import Distill
+from rarefy.steps.factorize import Factorize
 from rarefy.steps.finetune import Finetune
 from rarefy.steps.half import Half
+from rarefy.steps.prune_channels import PruneChannels
+from rarefy.steps.prune_layers import PruneLayers
 from rarefy.steps.prune_weights import PruneWeights
+from rarefy.steps.sparsify import Sparsify
+from rarefy.steps.structure_matrices import StructureMatrices
+from rarefy.steps.swap_convs import SwapConvs
 from rarefy.steps.train import Train
 
-ALL: tuple[type[Step], ...] = (Train, Finetune, PruneWeights, ClusterWeights, Half)
+ALL: tuple[type[Step], ...] = (
+    Train,
+    Finetune,
+    Distill,
+    Sparsify,
+    PruneChannels,
+    PruneLayers,
+    Factorize,
+    StructureMatrices,
+    SwapConvs,
+    PruneWeights,
+    ClusterWeights,
+    Half,
+)
 
-__all__ = ["ALL", "ClusterWeights", "Finetune", "Half", "PruneWeights", "Train"]
+__all__ = [
+    "ALL",
+    "ClusterWeights",
+    "Distill",
+    "Factorize",
+    "Finetune",
+    "Half",
+    "PruneChannels",
+    "PruneLayers",
+    "PruneWeights",
+    "Sparsify",
+    "StructureMatrices",
+    "SwapConvs",
+    "Train",
+]

@@ -1,10 +1,14 @@
-"""What all families share: checked options and initial weights."""
+"""What all families share: checked options, initial weights."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from torch import nn
 
 from rarefy.errors import ModelError
+
+WIDEST = 16.0  # a width multiplier above this is a mistake
 
 
 def require(network: str, least: int, **options: int) -> None:
@@ -12,6 +16,19 @@ def require(network: str, least: int, **options: int) -> None:
     for name, value in options.items():
         if type(value) is not int or value < least:
             raise ModelError(f"{network}: {name} must be a whole number of at least {least}, not {value!r}")
+
+
+def require_width(network: str, width: float) -> None:
+    """A width multiplier must be a positive number, or it is a `ModelError`."""
+    if type(width) not in (int, float) or not 0 < width <= WIDEST:
+        raise ModelError(f"{network}: width must be a number above 0 and at most {WIDEST:g}, not {width!r}")
+
+
+def require_one_of(network: str, known: Sequence[int | float | str], **options: int | float | str) -> None:
+    """Each option must be one of `known`, or it is a `ModelError`."""
+    for name, value in options.items():
+        if isinstance(value, bool) or value not in known:
+            raise ModelError(f"{network}: {name} must be one of {', '.join(map(str, known))}, not {value!r}")
 
 
 def kaiming(network: nn.Module) -> None:

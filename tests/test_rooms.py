@@ -15,8 +15,8 @@ import rarefy
 
 SOURCE = Path(rarefy.__file__).parent
 FILES = sorted(path.relative_to(SOURCE) for path in SOURCE.rglob("*.py"))
-STEPS = "prune_weights", "prune_channels", "cluster_weights", "half", "train", "finetune", "distill", "sparsify", "prune_layers"
-STEPS += "factorize", "structure_matrices", "swap_convs"
+STEPS = "prune_weights", "prune_channels", "cluster_weights", "half", "train", "finetune", "distill", "sparsify"
+STEPS += "prune_layers", "factorize", "structure_matrices", "swap_convs"
 
 # A room (a folder, or a file beside them) and the rooms that it may import; what is not here may import all but ABOVE.
 MAY = {

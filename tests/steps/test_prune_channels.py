@@ -95,9 +95,8 @@ def no_shifts(model: nn.Module) -> nn.Module:
             for name in ("bias", "mean", "running_mean", "shift"):
                 if name in module._buffers:
                     module.get_buffer(name).zero_()
-            if isinstance(module, _NormBase) and module.bias is not None:
-                module.bias.zero_()
-            elif isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)) and module.bias is not None:
+            biased = (_NormBase, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+            if isinstance(module, biased) and module.bias is not None:
                 module.bias.zero_()
     return model
 

@@ -17,7 +17,7 @@ from rarefy.encodings.base import (
 from rarefy.encodings.codebook import Codebook
 from rarefy.encodings.half import Half
 from rarefy.encodings.mask import Mask
-from rarefy.encodings.structured import Circulant, Displacement, Structured, Toeplitz
+from rarefy.encodings.structured import Circulant, Displacement, Structured, Toeplitz, structure
 
 ALL: tuple[type[Encoding], ...] = (Mask, Codebook, Half, Circulant, Toeplitz, Displacement)
 
@@ -41,5 +41,6 @@ __all__ = [
     "find",
     "stored",
     "stored_bits",
+    "structure",
     "zeros",
 ]

@@ -9,7 +9,8 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from rarefy.encodings.base import Encoding, Writer
+from rarefy.encodings.base import Encoding, Writer, chain
+from rarefy.graph.weights import Weight
 from rarefy.numerics import structured
 
 
@@ -71,6 +72,11 @@ class Structured(Encoding):
         if (m, n) != (p * self.rows, q * self.cols):
             result = writer.node("Slice", result, _numbers(writer, 0, 0), _numbers(writer, m, n))
         return result if len(self.shape) == 2 else writer.node("Reshape", result, _numbers(writer, *self.shape))
+
+
+def structure(weight: Weight) -> Structured | None:
+    """That of a weight, where it has one."""
+    return next((link for link in chain(weight) if isinstance(link, Structured)), None)
 
 
 class Circulant(Structured):

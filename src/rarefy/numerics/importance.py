@@ -12,14 +12,19 @@ def rows(weight: Tensor, dim: int) -> Tensor:
     return flat
 
 
+def _norm(weight: Tensor, dim: int, order: int) -> Tensor:
+    norms: Tensor = torch.linalg.vector_norm(rows(weight, dim), order, dim=1)
+    return norms
+
+
 def l1(weight: Tensor, dim: int) -> Tensor:
     """Sum of magnitudes (Li et al. 2017, Pruning filters for efficient ConvNets, arXiv:1608.08710). Shape (size,)."""
-    return rows(weight, dim).norm(p=1, dim=1)
+    return _norm(weight, dim, 1)
 
 
 def l2(weight: Tensor, dim: int) -> Tensor:
     """Euclidean norm. Shape (size,)."""
-    return rows(weight, dim).norm(dim=1)
+    return _norm(weight, dim, 2)
 
 
 def geometric_median(weight: Tensor, dim: int) -> Tensor:

@@ -105,14 +105,13 @@ class ClusterWeights(Step):
         result = cluster(tensor.numpy(), k, method=self.init, zero=zero, seed=seed)
         indices = torch.from_numpy(result.labels).view(tensor.shape)
         codebook, values = encodings.Codebook.of(indices, torch.from_numpy(result.centroids), zero)
-        kinds = encodings.Half, encodings.Structured
-        half, structure = (encodings.find(weight, kind) for kind in kinds)
-        encodings.encode(weight, [link for link in (half, codebook, structure) if link], values)
+        links = encodings.find(weight, encodings.Half), codebook, encodings.structure(weight)
+        encodings.encode(weight, [link for link in links if link], values)
 
 
 def _content(weight: Weight) -> Tensor:
     """What is shared: the weight itself, or the values that its structure is made of."""
-    if not encodings.find(weight, encodings.Structured):
+    if not encodings.structure(weight):
         return weight.tensor
     values = weight.values.detach()
     for link in encodings.chain(weight):

@@ -178,7 +178,7 @@ def _input_dim(weight: Weight) -> int | None:
 
 
 def _why_structured(weight: Weight) -> str | None:
-    structure = encodings.find(weight, encodings.Structured)
+    structure = encodings.structure(weight)
     return f"{structure.describe()} have no single weights: put PruneWeights elsewhere" if structure else None
 
 

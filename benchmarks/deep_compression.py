@@ -36,12 +36,12 @@ FIELDS = (
 )
 
 
-def compressed(name: str, seed: int) -> Run:
+def compressed(name: str, seed: int, recipe: Recipe) -> Run:
     """The finished run of one network and seed."""
-    made, recipe = base(name, seed), Recipe.load(name)
-    folder = CACHE / "runs" / f"{name}-{seed}"
+    made = base(name, seed)
+    folder = CACHE / "runs" / f"{recipe.name}-{seed}"
     if (folder / "run.json").exists() and Run.open(folder).record.recipe != recipe.to_dict():
-        folder = CACHE / "runs" / f"{name}-{seed}-{zlib.crc32(str(recipe.to_dict()).encode()):08x}"
+        folder = CACHE / "runs" / f"{recipe.name}-{seed}-{zlib.crc32(str(recipe.to_dict()).encode()):08x}"
     return recipe.run(made.model, made.task, out=folder, seed=seed, resume=True, trained=True, name=name)
 
 
@@ -68,11 +68,11 @@ def row(run: Run, name: str, seed: int) -> dict[str, object]:
     }
 
 
-def file_of(run: Run, name: str) -> Path:
+def file_of(run: Run, name: str, benchmark: str = "deep-compression") -> Path:
     """The results' place: named by network, machine and versions."""
     environment = run.record.environment
     machine = re.sub(r"[^a-z0-9]+", "-", environment.machine.lower()).strip("-")
-    return RESULTS / f"deep-compression-{name}-{machine}-torch-{environment.versions['torch']}.csv"
+    return RESULTS / f"{benchmark}-{name}-{machine}-torch-{environment.versions['torch']}.csv"
 
 
 def main() -> None:
@@ -86,7 +86,7 @@ def main() -> None:
     for name in arguments.names:
         rows, run = [], None
         for seed in arguments.seeds:
-            run = compressed(name, seed)
+            run = compressed(name, seed, Recipe.load(name))
             rows.append(row(run, name, seed))
             print(", ".join(f"{k} {v}" for k, v in rows[-1].items()), flush=True)
         assert run is not None

@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -23,7 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from rarefy import pack
 from rarefy.errors import PackError
-from rarefy.pack import squeeze
+from rarefy.pack import squeeze, symbols
 from rarefy.pack.bits import Reader, varint
 from rarefy.pack.container import sealed, unsealed
 from rarefy.pack.model import HIDDEN
@@ -61,6 +62,8 @@ def seeds() -> list[bytes]:
     large = {"large": np.where(rng.random(70_000) < 0.99, 0, 3).astype(np.uint8)}
     few = {"few": rng.integers(0, 5, 60).astype(np.uint8)}
     packs = [pack.encode(model(arrays, [low])), pack.encode(model(large, [])), pack.encode(model(few, []))]
+    with mock.patch.object(symbols, "PAIRED", 100):
+        packs.append(pack.encode(model({"pairs": np.repeat(rng.integers(0, 4, 2000), 2).astype(np.uint8)}, [])))
     return packs + [with_plain_graph(data) for data in packs]
 
 

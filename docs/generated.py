@@ -127,6 +127,18 @@ def _result(row: dict[str, str], published: str) -> list[str]:
     return [f"`{row['network']}`", row["seed"], *sizes, f"{row['ratio']}x", errors, published]
 
 
+def random_choice() -> str:
+    """Weights pruned by magnitude and at random, from the files of `benchmarks/results`."""
+    rows = []
+    for path in sorted((ROOT / "benchmarks/results").glob("random-choice-*.csv")):
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                errors = f"{row['base_error']} % to {row['error']} %"
+                pruned = [row["choice"], f"{int(row['nonzero']):,}", f"{int(row['rfy_bytes']):,} bytes", errors]
+                rows.append([f"`{row['network']}`", row["seed"], *pruned])
+    return _table(["network", "seed", "kept by", "weights kept", "`.rfy`", "test error, before and after"], rows)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "methods-table": methods_table,
     "methods": methods_sections,
@@ -136,6 +148,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "recipe-file": recipe_file,
     "quickstart": quickstart,
     "results": results,
+    "random-choice": random_choice,
 }
 
 

@@ -144,7 +144,7 @@ RECIPES = {
     "bomb": ("a: &a [x, x]\nb: &b [*a, *a]\nsteps: [*b]", "aliases (*name) are not read"),
     "code": ("steps: [!!python/object/apply:os.getcwd []]", "could not determine a constructor"),
     "empty": ("", "expected a mapping with a list of `steps`, not None"),
-    "step": ("steps: [Prune]", "no step is called 'Prune'; did you mean PruneWeights?"),
+    "step": ("steps: [PruneWeigths]", "no step is called 'PruneWeigths'; did you mean PruneWeights?"),
     "field": ("steps: [{Train: {epoch: 3, epochs: 1}}]", "Train.epoch: no such setting; Train has: epochs"),
     "value": (
         "steps: [{PruneWeights: {sparsity: 1.5}}]",

@@ -3,14 +3,17 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
+from torch import nn
 
-from rarefy import Recipe, Run, conduct, files, loading, train
+from rarefy import Recipe, Run, conduct, files, loading, pack, steps, train
 from rarefy.conduct import demand
-from rarefy.errors import DemandError, ModelError, RunError
+from rarefy.errors import DemandError, InputError, ModelError, RunError
+from rarefy.pack import Contents
+from rarefy.step import Context, Plan, Step
 
 
 class Killed(BaseException):
@@ -23,11 +26,13 @@ def compress(out: str, **options: Any) -> Run:
     return Recipe.load("quick.yaml").run(network.model, task, out=out, **{"trained": False, **options})
 
 
-def kill_at(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
-    """Let the next run end at `moment` as if the process were gone."""
+def die(*_: object, **__: object) -> None:
+    """End as if the process were gone."""
+    raise Killed
 
-    def die(*_: object, **__: object) -> None:
-        raise Killed
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    """Let the next run end at `moment`."""
 
     def when(call: Callable[..., Any], condition: Callable[..., bool]) -> Callable[..., Any]:
         return lambda *a, **k: die() if condition(*a, **k) else call(*a, **k)
@@ -64,14 +69,14 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a run costs to run is not measured, and states are saved after every epoch."""
     monkeypatch.setattr("rarefy.outcome.Measurer._running_costs", lambda *_: None)
     monkeypatch.setattr(train, "SAVE_EVERY", 0.0)
-    made: dict[str, Any] = {}
+    made: dict[tuple[str, int], Any] = {}
     export = conduct._Conductor._exporter
 
-    def once(conductor: Any) -> Any:
+    def once(conductor: Any, model: Any) -> Any:
         """Tracing takes longest, and networks of one kind share it."""
-        kind = type(conductor.task).__name__
+        kind = type(conductor.task).__name__, sum(p.numel() for p in model.parameters())
         if kind not in made:
-            made[kind] = export(conductor)
+            made[kind] = export(conductor, model)
         return made[kind]
 
     monkeypatch.setattr(conduct._Conductor, "_exporter", once)
@@ -97,6 +102,42 @@ def test_killed_at_any_moment_resume_ends_with_the_same_bytes(
         assert {p.name for p in run.folder.glob("steps/*")} == {p.name for p in Path("run/steps").iterdir()}, moment
 
 
+class Split(Step):
+    """The first layer as two."""
+
+    gains: ClassVar[str] = "for tests"
+    paper: ClassVar[str] = "-"
+    structural: ClassVar[bool] = True
+
+    def plan(self, model: nn.Module, context: Context) -> Plan:
+        return Plan(do={"1.weight": {"rank": 10}}, leave=dict.fromkeys(("1.bias", "3.weight", "3.bias"), "-"))
+
+    def apply(self, model: nn.Module, plan: Plan, context: Context) -> nn.Module:
+        flatten, first, relu, last = model.children()
+        down, up = nn.Linear(64, 10, bias=False), nn.Linear(10, 40)
+        with torch.no_grad():
+            down.weight.copy_(first.weight[:10])
+            up.weight.copy_(torch.eye(40, 10))
+            up.bias.copy_(first.bias)
+        return nn.Sequential(flatten, down, up, relu, last)
+
+
+def test_resumed_after_the_structure_has_changed(place: Path, monkeypatch: pytest.MonkeyPatch, cheap: None) -> None:
+    monkeypatch.setattr(steps, "ALL", (*steps.ALL, Split))
+    Path("quick.yaml").write_text("steps: [{Train: {epochs: 2, lr: 0.01}}, Split, {Finetune: {epochs: 1}}]")
+    expected = compress("whole")
+    epoch = train._Training.epoch
+    with monkeypatch.context() as patched:
+        patched.setattr(train._Training, "epoch", lambda t: die() if len(list(t.model.children())) == 5 else epoch(t))
+        with pytest.raises(Killed):
+            compress("killed")
+    run = compress("killed", resume=True)
+    assert [s.name for s in Run.open("killed").record.steps] == ["Train", "Split", "Finetune"]
+    assert run.rfy.read_bytes() == expected.rfy.read_bytes()
+    assert run.onnx.stat().st_size < run.original.stat().st_size
+    assert run.original.read_bytes() == expected.original.read_bytes()
+
+
 def test_resume_with_other_settings_is_refused(finished: Path) -> None:
     for options in ({"seed": 1}, {"batch_size": 4}):
         with pytest.raises(RunError, match="was made with another network, recipe, data or seed"):
@@ -105,6 +146,35 @@ def test_resume_with_other_settings_is_refused(finished: Path) -> None:
     Path("quick.yaml").write_text(text.replace("0.5", "0.6"))
     with pytest.raises(RunError, match="was made with another network, recipe, data or seed"):
         compress("run", resume=True)
+
+
+def test_resume_with_other_threads_is_refused_where_bytes_depend_on_them(finished: Path, cheap: None) -> None:
+    record = Run.open("run").record
+    record.environment.threads += 1
+    Run(Path("run"), record).save()
+    compress("run", resume=True)  # all steps are done
+    record.steps.pop()
+    Run(Path("run"), record).save()
+    more = record.environment.threads
+    with pytest.raises(RunError, match=rf"begun with {more} threads, now there are {more - 1}.* --threads {more}"):
+        compress("run", resume=True)
+
+
+def test_a_disk_that_fills_up_while_measuring_leaves_whole_files_only(
+    place: Path, monkeypatch: pytest.MonkeyPatch, cheap: None
+) -> None:
+    write = pack.write
+
+    def full(model: Any, path: Path) -> Contents:
+        if path.name == ".01.rfy":
+            raise InputError("cannot write it: No space left on device")
+        return write(model, path)
+
+    monkeypatch.setattr("rarefy.outcome.pack.write", full)
+    with pytest.raises(InputError, match="No space left"):
+        compress("full")
+    assert Path("full/original.onnx").exists()
+    assert [p.name for p in Path("full").rglob(".*")] == []
 
 
 def test_a_finished_run_is_not_overwritten(finished: Path) -> None:

@@ -58,8 +58,7 @@ class Measurer:
     def files(self, model: nn.Module, onnx: Path, rfy: Path) -> Written:
         """Write both files, and measure what they hold."""
         exported = self.exporter.write(model)
-        write_whole(onnx, exported.proto.SerializeToString())
-        quality, labels = self._quality(model, exported, onnx)
+        quality, labels = self._quality(model, exported)
         _claim(exported, quality, self.original_bytes)
         write_whole(onnx, exported.proto.SerializeToString())
         contents = pack.write(exported.proto, rfy)
@@ -78,9 +77,10 @@ class Measurer:
         )
         return Written(measurement, labels, contents, exported.parts)
 
-    def _quality(self, model: nn.Module, exported: Exported, onnx: Path) -> tuple[Quality, Tensor | None]:
+    def _quality(self, model: nn.Module, exported: Exported) -> tuple[Quality, Tensor | None]:
+        """Judged from the bytes that are written after it, but for the claim of what was judged."""
         if exported.runs:
-            run, engine = measure.answer(runtime.load(onnx)), "onnxruntime"
+            run, engine = measure.answer(runtime.session(exported.proto.SerializeToString())), "onnxruntime"
             return measure.quality(run, self.task, reference_labels=self.original_labels, engine=engine)
         with evaluating(model):
             return measure.quality(

@@ -15,6 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from rarefy import pack
+from rarefy.pack import symbols
 
 DOCS = Path(__file__).parents[2] / "docs" / "format.md"
 MANTISSAS = [
@@ -85,12 +86,12 @@ def frequencies(sixteenths: list[int]) -> list[int]:
 
 
 def law(number: int, steps: int) -> list[int]:
-    change, shape = number // 8, number % 8
-    result = [176 + 16 * (change - 4)]
+    change, shape = number // 4, number % 4
+    result = [176 + 32 * (change - 2)]
     for z in range(1, 44 * steps + 1):
         e = z.bit_length() - 1
         logarithm = 16 * e + 16 * (z - 2**e) // 2**e
-        result.append(max(176 - (shape + 1) * logarithm // 2, 0))
+        result.append(max(176 - (shape + 2) * logarithm // 2, 0))
     return frequencies(result)
 
 
@@ -103,8 +104,11 @@ def stream(head: Bytes, ans: Ans, count: int, limit: int, mode: int) -> list[int
         return [size] * count
     if mode == 2:
         return [ans.pop(frequencies([0] * size)) for _ in range(count)]
-    steps = 2 ** (mode - 3)
-    differences = law(head.take(1)[0], steps)
+    if mode == 3:
+        pairs = stream(head, ans, (count + 1) // 2, size * size, head.take(1)[0])
+        return [symbol for pair in pairs for symbol in (pair % size, pair // size)][:count]
+    steps = 2 ** ((mode - 4) // 32)
+    differences = law((mode - 4) % 32, steps)
     level = ans.pop(frequencies([0] * (22 * steps + 1)))
     levels = [level]
     for _ in range(size - 1):
@@ -190,16 +194,18 @@ def arrays() -> list[np.ndarray]:
         rng.choice(rng.normal(size=9).astype(np.float32), 600),
         rng.binomial(600, 0.4, 4000).astype(np.int16) - 400,
         np.where(rng.random(70_000) < 0.97, 0, rng.integers(1, 200, 70_000)).astype(np.uint8),
+        np.where(rng.random(66_001) < 0.95, 0, rng.integers(1, 4, 66_001)).astype(np.uint8),
     ]
 
 
-def test_a_second_reader_agrees(dictionary: bytes) -> None:
+def test_a_second_reader_agrees(dictionary: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(symbols, "PAIRED", 66_000)
     nodes = [helper.make_node("Size", [f"t{i}"], [f"y{i}"]) for i in range(len(arrays()))]
     outputs = [helper.make_tensor_value_info(f"y{i}", TensorProto.INT64, []) for i in range(len(arrays()))]
     weights = [numpy_helper.from_array(array, f"t{i}") for i, array in enumerate(arrays())]
     data = pack.encode(helper.make_model(helper.make_graph(nodes, "g", [], outputs, weights)))
     codings = [entry.coding for entry in pack.contents(data).tensors]
-    assert codings == ["symbols", "symbols", "raw", "symbols", "float", "palette", "offset", "symbols"]
+    assert codings == ["symbols", "symbols", "raw", "symbols", "float", "palette", "offset", "symbols", "symbols"]
     assert read(data, dictionary) == [array.tobytes() for array in arrays()]
 
 

@@ -175,6 +175,22 @@ def test_something_in_the_unused_bits_survives() -> None:
     assert packed(b"\x11" * 500 + b"\xf1", tensors.ELEMENTS[21], 1001)[0] == "raw"
 
 
+@pytest.mark.parametrize("size", [2, 3, 5, 16])
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 7000, 7001])
+def test_symbols_go_in_pairs(size: int, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pairs of pairs of pairs, where there are few symbols; neighbours that are alike cost one."""
+    monkeypatch.setattr(symbols, "PAIRED", 2)
+    monkeypatch.setattr(symbols, "WORTH", 10.0)
+    array = np.repeat(np.random.default_rng(9).integers(0, size, count // 2 + 1), 2)[:count].astype(np.uint8)
+    array[0], array[1] = 0, size - 1
+    assert symbols.encode(array, 16).head[0] == symbols.PAIRS
+    cost = packed(array.tobytes(), tensors.ELEMENTS[2], count)[1]
+    data = tensors._packed(array, 4)
+    packed(data, tensors.ELEMENTS[21], count)
+    if count > 5:
+        assert cost <= 0.55 * entropy_bytes(array) + 60
+
+
 def test_a_constant_costs_a_few_bytes() -> None:
     assert packed(b"\x05" * 100_000, tensors.ELEMENTS[2], 100_000) == ("symbols", 2)
     assert packed(np.ones(100_000, np.float32).tobytes(), tensors.ELEMENTS[1], 100_000)[1] < 12
@@ -193,9 +209,11 @@ def test_large_histograms_are_exact() -> None:
         (bytes([2, 0]), "a palette of 0 values for 100 elements"),
         (bytes([2, 101]), "a palette of 101 values for 100 elements"),
         (bytes([1, 0x80, 0x02]), "a first plane that begins at 256"),
-        (bytes([1, 0, 9]), "no stream has the mode 9"),
+        (bytes([1, 0, 164]), "no stream has the mode 164"),
         (bytes([1, 0, 2, 1]), "an alphabet of 1 symbols; between 2 and 257"),
-        (bytes([1, 0, 3, 7, 200]), "no law of differences has the number 200"),
+        (bytes([1, 0, 3, 7]), "pairs of 7 symbols in a stream of 100 below 257"),
+        (bytes([2, 17]) + bytes(17 * 4) + bytes([3, 17]), "pairs of 17 symbols in a stream of 100 below 17"),
+        (bytes([2, 4]) + bytes(4 * 4) + bytes([3, 4] * 8), "pairs of 4 symbols in a stream of 1 below 16"),
         (bytes([1, 0, 1, 0x81, 0x02]), "a symbol of 257 where 256 is the largest"),
         (bytes([1]) + b"\xff" * 11, "a number of more than 10 bytes"),
         (bytes([0]) + bytes(399), "400 bytes are declared at byte 1, 399 are left"),

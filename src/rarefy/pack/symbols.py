@@ -1,4 +1,8 @@
-"""A stream of symbols: raw bytes, one value, equal frequencies, or a fitted table; whichever is shortest."""
+"""A stream of symbols: raw bytes, one value, equal frequencies, or a fitted table; whichever is shortest.
+
+A long stream of few symbols is better seen as one of pairs: the coder takes as long for a pair as for a symbol,
+and their frequencies know how neighbours depend on each other.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,15 @@ import numpy as np
 from rarefy.errors import PackError
 from rarefy.pack.ans import CHUNK, Counts, Decoder, Job, Symbols, cost
 from rarefy.pack.bits import Reader, varint
-from rarefy.pack.tables import OCTAVES, SHAPES, fit, law, level_frequencies, uniform, zigzagged
+from rarefy.pack.tables import LAWS, OCTAVES, fit, law, level_frequencies, uniform, zigzagged
 
-RAW, ONE, EQUAL, TABLE = range(4)  # the modes; TABLE + i has 2^i levels per octave
+RAW, ONE, EQUAL, PAIRS, TABLE = range(5)  # the modes; TABLE + 32 i + j has 2^i levels per octave and the law j
 SHORTEST_TABLE = 16  # bits
 STEPS = (1, 2, 4, 8, 16)
+PAIRED = 1 << 20  # symbols from which on pairs are tried: speed matters, and the larger table does not
+LARGEST_PAIRED = 16  # symbols of an alphabet whose pairs fit into a byte
+WORTH = 1 + 2**-10  # how much longer a stream of pairs may be, since it takes half the time
+BLOCK = 1 << 17  # symbols whose widened copy stays in the cache
 
 
 @dataclass(frozen=True)
@@ -37,29 +45,67 @@ def width(limit: int) -> np.dtype[np.unsignedinteger[np.typing.NBitBase]]:
 
 def histogram(symbols: Symbols) -> Counts:
     """How often each symbol occurs, up to the largest that does."""
-    counts: Counts = np.zeros(1, np.int64)
-    for start in range(0, len(symbols), 8 * CHUNK):
-        chunk = symbols[start : start + 8 * CHUNK]
-        part = _bytes_histogram(chunk) if chunk.itemsize == 1 else np.bincount(chunk)
-        longer, shorter = (counts, part) if len(counts) >= len(part) else (part, counts)
-        longer[: len(shorter)] += shorter
-        counts = longer
-    return counts[: int(np.flatnonzero(counts)[-1]) + 1]
+    if symbols.itemsize == 1:
+        counts = _bytes_histogram(symbols)
+        return counts[: int(np.flatnonzero(counts)[-1]) + 1]
+    counts = np.zeros(int(symbols.max()) + 1, np.int64)
+    for start in range(0, len(symbols), CHUNK):
+        part = np.bincount(symbols[start : start + CHUNK])
+        counts[: len(part)] += part
+    return counts
 
 
 def _bytes_histogram(symbols: Symbols) -> Counts:
     """Two symbols at a time: bincount widens every item to 64 bits, so halving the items halves the time."""
     even = len(symbols) // 2 * 2
-    pairs: Counts = np.bincount(np.ascontiguousarray(symbols[:even]).view("<u2"), minlength=1 << 16)
+    pairs: Counts = np.zeros(1 << 16, np.int64)
+    for start in range(0, even, BLOCK):
+        pairs += np.bincount(symbols[start : min(start + BLOCK, even)].view("<u2"), minlength=1 << 16)
     counts: Counts = pairs.reshape(256, 256).sum(0) + pairs.reshape(256, 256).sum(1)
-    if even < len(symbols):
-        counts[symbols[-1]] += 1
+    counts[symbols[even:]] += 1
     return counts
 
 
 def encode(symbols: Symbols, limit: int) -> Coded:
     """The shortest stream for `symbols`, all below `limit`; at least one symbol."""
-    counts = histogram(symbols)
+    return _encoded(np.ascontiguousarray(symbols), limit)[0]
+
+
+def _encoded(symbols: Symbols, limit: int) -> tuple[Coded, Counts]:
+    """The stream, and the histogram."""
+    size = int(symbols.max()) + 1
+    if len(symbols) < PAIRED or limit > 256 or not 2 <= size <= LARGEST_PAIRED:
+        counts = histogram(symbols)
+        return _single(symbols, counts, limit), counts
+    inner, joint = _encoded(_paired(symbols, size), size * size)
+    square = np.pad(joint, (0, size * size - len(joint))).reshape(size, size)  # (second, first)
+    counts = square.sum(0) + square.sum(1)
+    counts[0] -= len(symbols) % 2
+    pairs = Coded(bytes([PAIRS]) + varint(size) + inner.head, inner.jobs)
+    single = _single(symbols, counts, limit)
+    return (pairs if pairs.size <= WORTH * single.size else single), counts
+
+
+def _paired(symbols: Symbols, size: int) -> Symbols:
+    """first + size * second; a zero is added to the last one of an odd number."""
+    pairs = np.pad(symbols, (0, 1)).view("<u2") if len(symbols) % 2 else symbols.view("<u2")
+    joint = np.empty(len(pairs), np.uint8)
+    for start in range(0, len(pairs), CHUNK):
+        part = pairs[start : start + CHUNK]
+        joint[start : start + CHUNK] = (part & np.uint16(255)) + (part >> np.uint16(8)) * np.uint16(size)
+    return joint
+
+
+def _unpaired(pairs: Symbols, size: int, count: int) -> Symbols:
+    numbers = np.arange(size * size, dtype="<u2")
+    both = numbers % size | numbers // size << 8
+    found = np.empty(len(pairs), "<u2")
+    for start in range(0, len(pairs), CHUNK):
+        found[start : start + CHUNK] = both[pairs[start : start + CHUNK]]
+    return found.view(np.uint8)[:count]
+
+
+def _single(symbols: Symbols, counts: Counts, limit: int) -> Coded:
     if np.count_nonzero(counts) == 1:
         return Coded(bytes([ONE]) + varint(len(counts) - 1))
     best = _equal(symbols, counts)
@@ -94,12 +140,12 @@ def _tabled(symbols: Symbols, counts: Counts) -> Coded:
     table = fit(counts, _finenesses(counts))
     top = OCTAVES * table.steps + 1
     z = zigzagged(np.diff(table.levels)).astype(np.uint32)
-    differences = Job(z, law(*divmod(table.law, SHAPES), table.steps), table.bits - np.log2(top))
+    differences = Job(z, law(table.law, table.steps), table.bits - np.log2(top))
     first = Job(table.levels[:1].astype(np.uint32), uniform(top), float(np.log2(top)))
     frequencies = level_frequencies(table.levels, table.steps)
     coded = Job(symbols, frequencies, cost(counts, frequencies))
-    head = bytes([TABLE + STEPS.index(table.steps)]) + varint(len(counts)) + bytes([table.law])
-    return Coded(head, (first, differences, coded))
+    mode = TABLE + LAWS * STEPS.index(table.steps) + table.law
+    return Coded(bytes([mode]) + varint(len(counts)), (first, differences, coded))
 
 
 def decode(reader: Reader, coder: Decoder, count: int, limit: int, mode: int | None = None) -> Symbols:
@@ -110,7 +156,7 @@ def decode(reader: Reader, coder: Decoder, count: int, limit: int, mode: int | N
         if len(symbols) and int(symbols.max()) >= limit:
             raise PackError(f"corrupted: a symbol of {symbols.max()} where {limit - 1} is the largest")
         return symbols
-    if mode >= TABLE + len(STEPS):
+    if mode >= TABLE + LAWS * len(STEPS):
         raise PackError(f"corrupted: no stream has the mode {mode}")
     size = reader.varint()
     if mode == ONE:
@@ -121,16 +167,22 @@ def decode(reader: Reader, coder: Decoder, count: int, limit: int, mode: int | N
         raise PackError(f"corrupted: an alphabet of {size} symbols; between 2 and {limit} are possible")
     if mode == EQUAL:
         return coder.pop(count, uniform(size), dtype)
-    return coder.pop(count, _read_table(reader, coder, size, STEPS[mode - TABLE]), dtype)
+    if mode == PAIRS:
+        return _pairs(reader, coder, count, size, limit)
+    return coder.pop(count, _read_table(coder, size, *divmod(mode - TABLE, LAWS)), dtype)
 
 
-def _read_table(reader: Reader, coder: Decoder, size: int, steps: int) -> Counts:
-    number, top = reader.byte(), OCTAVES * steps
-    change, shape = divmod(number, SHAPES)
-    if change >= 16:
-        raise PackError(f"corrupted: no law of differences has the number {number}")
+def _pairs(reader: Reader, coder: Decoder, count: int, size: int, limit: int) -> Symbols:
+    if size > LARGEST_PAIRED or limit > 256 or count < 2:
+        raise PackError(f"corrupted: pairs of {size} symbols in a stream of {count} below {limit}")
+    return _unpaired(decode(reader, coder, -(-count // 2), size * size), size, count)
+
+
+def _read_table(coder: Decoder, size: int, fineness: int, number: int) -> Counts:
+    steps = STEPS[fineness]
+    top = OCTAVES * steps
     first = coder.pop(1, uniform(top + 1), np.int64)
-    z = coder.pop(size - 1, law(change, shape, steps), np.int64)
+    z = coder.pop(size - 1, law(number, steps), np.int64)
     levels = np.cumsum(np.concatenate([first, np.where(z & 1, -(z + 1) // 2, z // 2)]))
     if levels.min() < 0 or levels.max() > top:
         raise PackError(f"corrupted: a level outside 0 to {top} in a table of {size} symbols")

@@ -21,10 +21,10 @@ from rarefy.pack.ans import TOTAL, Counts, cost
 
 OCTAVES = 22  # between the smallest and the largest weight
 MANTISSAS = np.array([round(2 ** (15 + i / 16)) for i in range(16)], np.int64)
-CHANGES, SHAPES = 16, 8  # values of the two parameters of the law of differences
-USUAL_LAW = 4 * SHAPES + 2
+CHANGES, SHAPES = 8, 4  # values of the two parameters of the law of differences
+LAWS, USUAL_LAW = CHANGES * SHAPES, 2 * SHAPES + 1
 LARGEST_PROGRAMME = 1 << 14  # symbols; above, every level is rounded by itself
-PLENTY = 1 << 14  # symbols for each entry of the table; above, its length no longer matters
+PLENTY = 1 << 12  # symbols for each entry of the table; above, its length no longer matters
 
 Levels = npt.NDArray[np.int64]
 
@@ -54,18 +54,19 @@ def zigzagged(differences: Levels) -> Levels:
 
 
 @lru_cache(maxsize=1024)
-def law(change: int, shape: int, steps: int) -> Counts:
-    """Frequencies of zigzagged differences z: 2^(change - 4) at 0 against about z^-((shape + 1) / 2)."""
+def law(number: int, steps: int) -> Counts:
+    """Frequencies of zigzagged differences z: 4^(change - 2) at 0 against about z^-(shape / 2 + 1)."""
+    change, shape = divmod(number, SHAPES)
     z = np.arange(1, 2 * OCTAVES * steps + 1, dtype=np.int64)
     exponent = np.frexp(z)[1].astype(np.int64) - 1
     logarithm = 16 * exponent + 16 * (z - (1 << exponent)) // (1 << exponent)  # piecewise linear
-    tail = np.maximum(176 - (shape + 1) * logarithm // 2, 0)
-    return frequencies(np.concatenate([[176 + 16 * (change - 4)], tail]))
+    tail = np.maximum(176 - (shape + 2) * logarithm // 2, 0)
+    return frequencies(np.concatenate([[176 + 32 * (change - 2)], tail]))
 
 
 @lru_cache(maxsize=16)
 def _law_bits(steps: int) -> npt.NDArray[np.float64]:
-    rows = [law(c, s, steps) for c in range(CHANGES) for s in range(SHAPES)]
+    rows = [law(number, steps) for number in range(LAWS)]
     return 24 - np.log2(np.array(rows))  # (laws, z)
 
 

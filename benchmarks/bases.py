@@ -107,7 +107,8 @@ def base(name: str, seed: int = 0) -> Base:
     """The trained network, from the cache where it is there."""
     task, settings = task_of(name), SETTINGS[name]
     model = zoo.build(name, seed=seed)
-    made_by = {"network": name, "data": task.describe(), "seed": seed, "settings": settings.model_dump(mode="json")}
+    plain = settings.model_dump(mode="json", exclude_defaults=True)  # a new setting must not make a base another one
+    made_by = {"network": name, "data": task.describe(), "seed": seed, "settings": plain}
     key = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:10]
     file = f"{name}-{seed}-{key}.safetensors"
     path = next((p for p in (HERE / "bases" / file, CACHE / "bases" / file) if p.exists()), None)

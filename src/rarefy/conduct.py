@@ -29,6 +29,9 @@ from rarefy.task import Task
 from rarefy.train import engine, evaluate
 
 
+SECONDS = 1.0  # that a step which changed the graph is timed for
+
+
 def conduct(
     recipe: Recipe,
     model: nn.Module,
@@ -269,14 +272,17 @@ class _Conductor:
             )
         )
         self.alone = context.alone
-        self._follow(step, bool(plan.do))
+        self.changed = self._follow(step, bool(plan.do))
 
-    def _follow(self, step: Step, changed: bool) -> None:
-        """Export what is there now; a network in the place of another has no tensors in common with it."""
-        if self.measurer and (step.structural or (step.trains and changed)):
+    def _follow(self, step: Step, changed: bool) -> bool:
+        """Export what is there now, if the graph is another one; a network in the place of another has no tensors in
+        common with it."""
+        other = step.structural or (step.trains and changed)
+        if self.measurer and other:
             self.measurer.exporter = self._exporter(self.work)
             if step.trains:
                 self.measurer.original_tensors = {}
+        return other
 
     def _measure(self, index: int) -> None:
         """Measure on files; they are in the way of no one and gone afterwards."""
@@ -289,6 +295,8 @@ class _Conductor:
             if self.alone is not None:
                 record.alone = self.measurer.files(self.alone, onnx, rfy).measurement
             record.measurement = self.measurer.files(self.work, onnx, rfy).measurement
+            if self.changed and isinstance(self.measurer.exporter, Exporter):
+                record.measurement.latency = measure.latency(onnx, self.run.original, seconds=SECONDS)
         finally:
             onnx.unlink(missing_ok=True)
             rfy.unlink(missing_ok=True)

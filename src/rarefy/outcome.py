@@ -132,12 +132,20 @@ class Measurer:
                 rows.append(self._weight(found[name], spent, reasons.get(name)))
             else:
                 rows.append(_plain(name, tensors[name], spent, "a buffer, no weight"))
+        rows += [self._replaced(path) for path in self.original_tensors if path not in found]
         unused = "the exported network does not use it"
         rows += [self._weight(w, 0, unused) for path, w in found.items() if path not in parts]
         constants = {entry.name: entry for entry in written.contents.tensors if entry.name in costs}
         for name, entry in constants.items():
             rows.append(_row(name, list(entry.shape), "constant of the graph", 0, entry.bytes))
         return rows
+
+    def _replaced(self, path: str) -> LayerRecord:
+        """A parameter of the original that the network has no longer: other layers do its work, or none."""
+        before = self.original_tensors[path]
+        row = _row(path, [0], "gone", 4 * before.numel(), 0)
+        row.reason = f"it had {before.numel():,} values; other layers do its work, or none"
+        return row
 
     def _weight(self, weight: Weight, spent: int, reason: str | None) -> LayerRecord:
         tensor = weight.tensor.detach().cpu()

@@ -79,6 +79,7 @@ class Measurement(Record):
     nonzero: int
     macs: int | None = None  # multiply-accumulates of one example
     quality: Quality | None = None
+    latency: Latency | None = None  # batch 1, one thread; after steps that changed the graph
 
 
 class LayerNote(Record):

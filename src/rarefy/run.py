@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from rarefy.errors import RunError
 from rarefy.files import write_whole
 from rarefy.records import Measurement, RunRecord
+from rarefy.report import units
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -147,6 +148,8 @@ class Run:
                 _kb(m.sizes.onnx),
                 _kb(m.sizes.rfy),
                 f"{m.nonzero:,}",
+                "-" if m.macs is None else units.short(m.macs),
+                f"{m.latency.ratio:.2f}x" if m.latency else "",
                 f"{m.quality.value:.2%}" if m.quality else "-",
                 f"{m.quality.agreement:.2%}" if m.quality and m.quality.agreement is not None else "-",
             ]
@@ -154,7 +157,7 @@ class Run:
         ]
 
 
-_COLUMNS = ("after", "float32", "ONNX", ".rfy", "non-zero", "metric", "agreement")
+_COLUMNS = ("after", "float32", "ONNX", ".rfy", "non-zero", "MACs", "time", "metric", "agreement")
 
 
 def _kb(count: int | None) -> str:

@@ -180,7 +180,7 @@ def test_sections_without_data_are_absent(make_run: MakeRun, kind: str) -> None:
         "Classes",
         "answer changed",
         "exported",
-        "Latency",
+        "Latency of one inference",
     ]
     assert not any(title in text for title in absent)
     assert "How to reproduce it" in text

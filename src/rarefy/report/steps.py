@@ -29,6 +29,8 @@ class Station(NamedTuple):
     interval: str
     strip: Strip | None
     nonzero: str
+    macs: str
+    time: str  # of the network, against the original
     seconds: str
 
 
@@ -49,7 +51,7 @@ def stations(run: RunRecord) -> list[Station]:
 def _station(run: RunRecord, at: tuple[str, Measurement | None, str], axis: Axis | None, largest: int) -> Station:
     name, measured, seconds = at
     if measured is None:
-        return Station(name, units.ABSENT, None, units.ABSENT, "", None, units.ABSENT, seconds)
+        return Station(name, units.ABSENT, None, units.ABSENT, "", None, units.ABSENT, units.ABSENT, "", seconds)
     size, form = _size(run, measured)
     quality = measured.quality
     return Station(
@@ -60,6 +62,8 @@ def _station(run: RunRecord, at: tuple[str, Measurement | None, str], axis: Axis
         interval(quality) if quality else "",
         _strip(run, measured, axis),
         units.percent(measured.nonzero / measured.parameters) if measured.parameters else units.ABSENT,
+        units.short(measured.macs) if measured.macs is not None else units.ABSENT,
+        f"{measured.latency.ratio:.2f}x, {measured.latency.verdict}" if measured.latency else "",
         seconds,
     )
 

@@ -31,6 +31,14 @@ def count(value: float) -> str:
     return f"{value:,}"
 
 
+def short(value: float) -> str:
+    """216792 -> 217 k."""
+    for unit, one in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= one:
+            return f"{value / one:.3g} {unit}"
+    return f"{value:g}"
+
+
 def size(value: float) -> str:
     """Bytes: 312 B, 13.9 KB, 1,724 KB, 44.7 MB (a unit goes on to 1,999)."""
     if abs(value) < 1000:

@@ -1,5 +1,6 @@
 """One encoding, one file: the ways of storing a weight."""
 
+from rarefy.encodings.affine import Affine
 from rarefy.encodings.base import (
     Encoding,
     adopted,
@@ -10,6 +11,7 @@ from rarefy.encodings.base import (
     describe,
     encode,
     find,
+    narrow,
     stored,
     stored_bits,
     zeros,
@@ -19,10 +21,11 @@ from rarefy.encodings.half import Half
 from rarefy.encodings.mask import Mask
 from rarefy.encodings.structured import Circulant, Displacement, Structured, Toeplitz, structure
 
-ALL: tuple[type[Encoding], ...] = (Mask, Codebook, Half, Circulant, Toeplitz, Displacement)
+ALL: tuple[type[Encoding], ...] = (Mask, Codebook, Half, Affine, Circulant, Toeplitz, Displacement)
 
 __all__ = [
     "ALL",
+    "Affine",
     "Circulant",
     "Codebook",
     "Displacement",
@@ -39,6 +42,7 @@ __all__ = [
     "describe",
     "encode",
     "find",
+    "narrow",
     "stored",
     "stored_bits",
     "structure",

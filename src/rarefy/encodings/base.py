@@ -35,6 +35,7 @@ class Encoding(nn.Module, ABC):
 
     cuttable: ClassVar[bool] = False  # rows and columns of the weight can be removed: `cut` is there
     elementwise: ClassVar[bool] = True  # the values have the weight's shape
+    narrow: str | None = None  # what the file holds the stored values as, where torch has no such type: "int4"
 
     @abstractmethod
     def forward(self, values: Tensor) -> Tensor:
@@ -125,10 +126,15 @@ def stored(weight: Weight) -> Tensor:
     return values
 
 
+def narrow(weight: Weight) -> str | None:
+    """What the file holds the stored values of a weight as, where torch has no such type."""
+    return next((link.narrow for link in chain(weight) if link.narrow), None)
+
+
 def stored_bits(weight: Weight) -> int:
     """The exact size of a weight as it is stored, before entropy coding: values and all that its encodings add."""
     values = stored(weight)
-    own = values.numel() * values.element_size() * 8
+    own = values.numel() * (4 if narrow(weight) else values.element_size() * 8)
     return own + sum(count * bits for link in chain(weight) for count, bits in link.tensors())
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from rarefy import encodings
 from rarefy.errors import ExportError, ModelError
+from rarefy.export.integers import tidied
 from rarefy.export.trace import OPSET, line, listed, reason, traced
 from rarefy.export.writer import TYPES, ModelWriter
 from rarefy.files import model_tensors
@@ -112,6 +113,7 @@ def _write(proto: onnx.ModelProto, names: list[str], model: nn.Module) -> Export
         else:
             writer.buffer(name, buffers[name], first[id(buffers[name])])
     writer.finish()
+    tidied(proto.graph)
     return Exported(proto, writer.parts)
 
 

@@ -44,7 +44,7 @@ class ModelWriter:
             return
         self.name, links = weight.path, encodings.chain(weight)
         start = len(self.nodes)
-        result = self.tensor("" if not links else "values", encodings.stored(weight))
+        result = self.tensor("" if not links else "values", encodings.stored(weight), encodings.narrow(weight))
         for link in links:
             result = link.write(result, self)
         if result != name:
@@ -108,11 +108,11 @@ def nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 
 def tensor_proto(name: str, value: Tensor, dtype: str | None = None) -> TensorProto:
-    """A torch tensor as ONNX stores it; `dtype` "uint4" packs two values into a byte, the first in the low half."""
+    """A torch tensor as ONNX stores it; "uint4" and "int4" pack two values into a byte, the first in the low half."""
     value = value.detach().cpu().contiguous()
-    if dtype == "uint4":
-        flat = torch.nn.functional.pad(value.flatten(), (0, value.numel() % 2)).view(-1, 2)
-        raw, kind = (flat[:, 0] | flat[:, 1] << 4).to(torch.uint8), TensorProto.UINT4
+    if dtype in ("uint4", "int4"):
+        flat = (torch.nn.functional.pad(value.flatten(), (0, value.numel() % 2)) & 15).to(torch.uint8).view(-1, 2)
+        raw, kind = flat[:, 0] | flat[:, 1] << 4, TensorProto.UINT4 if dtype == "uint4" else TensorProto.INT4
     else:
         raw = value if dtype is None else value.to(getattr(torch, dtype))
         kind = TYPES[raw.dtype]

@@ -1,0 +1,77 @@
+"""What a graph of integers does not need: clipping that the integers have done already, means written as reductions."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import NodeProto, helper, numpy_helper
+
+SLACK = 1e-5  # of a bound: 255 steps of 6 / 255 are not exactly 6
+
+
+def tidied(graph: onnx.GraphProto) -> None:
+    """Change `graph` (in place) so that engines find integer operators in a row.
+
+    A Relu or Clip of what a DequantizeLinear gives inside its bounds goes; a mean over height and width of integers
+    becomes a GlobalAveragePool.
+    """
+    if not any(node.op_type == "QuantizeLinear" for node in graph.node):
+        return
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    made = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
+    kept, same = list[NodeProto](), dict[str, str]()
+    results = {value.name for value in graph.output}
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            node.input[i] = same.get(name, name)
+        before = made.get(node.input[0]) if node.input else None
+        if before is not None and node.output[0] not in results and _idle(node, before, tensors):
+            same[node.output[0]] = node.input[0]
+            continue
+        kept.append(_pooled(node, tensors) if before is not None else node)
+    del graph.node[:]
+    graph.node.extend(kept)
+    _unused(graph)
+
+
+def _value(name: str, tensors: dict[str, onnx.TensorProto]) -> np.ndarray | None:
+    return numpy_helper.to_array(tensors[name]) if name in tensors else None
+
+
+def _idle(node: NodeProto, before: NodeProto, tensors: dict[str, onnx.TensorProto]) -> bool:
+    """Whether a Relu or Clip leaves every one of the 256 values as it is."""
+    if node.op_type not in ("Relu", "Clip") or len(before.input) < 3:
+        return False
+    scale, point = (_value(name, tensors) for name in before.input[1:3])
+    if scale is None or point is None or scale.ndim or point.dtype != np.uint8:
+        return False
+    low, high = -float(point) * float(scale), (255 - float(point)) * float(scale)
+    bounds = [0.0, np.inf]
+    if node.op_type == "Clip":
+        bounds = [-np.inf, np.inf]
+        for i, name in enumerate(node.input[1:3]):
+            found = _value(name, tensors) if name else np.array(bounds[i])
+            if found is None:
+                return False
+            bounds[i] = float(found)
+    slack = SLACK * max(abs(low), abs(high))
+    return low >= bounds[0] - slack and high <= bounds[1] + slack
+
+
+def _pooled(node: NodeProto, tensors: dict[str, onnx.TensorProto]) -> NodeProto:
+    keeps = {a.name: a.i for a in node.attribute}.get("keepdims", 1)
+    axes = _value(node.input[1], tensors) if node.op_type == "ReduceMean" and len(node.input) > 1 else None
+    if axes is None or not keeps or sorted(axes.tolist()) != [-2, -1]:  # counted from the end: rank 4 is not certain
+        return node
+    return helper.make_node("GlobalAveragePool", [node.input[0]], list(node.output))
+
+
+def _unused(graph: onnx.GraphProto) -> None:
+    """Leave out constants that no operator reads any more."""
+    used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    bodies = any(a.type == onnx.AttributeProto.GRAPH for node in graph.node for a in node.attribute)
+    if bodies:
+        return
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)

@@ -1,0 +1,66 @@
+"""BatchNorm as part of the layer before it: exact, once its statistics stand."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from rarefy import encodings
+from rarefy.graph.flow import Flow
+from rarefy.graph.modules import replaced
+from rarefy.graph.weights import weights
+
+LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+
+
+def foldable(model: nn.Module, seen: Flow) -> dict[str, str]:
+    """BatchNorm -> the layer that can take it in: what one gives goes to the other, and nowhere else, once."""
+    modules = dict(model.named_modules())
+    owners = {id(m): (len(w.owners), w) for w in weights(model) for m, name in w.owners if name == "weight"}
+    found = {}
+    for path, norm in modules.items():
+        if not isinstance(norm, _BatchNorm) or norm.running_mean is None or seen.calls[path] != 1 or not path:
+            continue
+        value = seen.inputs.get(path, [(0, 0)])[0]
+        for giver in seen.givers.get(value, []):
+            layer = modules[giver]
+            if not isinstance(layer, LAYERS) or seen.calls[giver] != 1 or id(layer) not in owners:
+                continue
+            count, weight = owners[id(layer)]
+            plain = all(isinstance(link, encodings.Mask) for link in encodings.chain(weight))
+            alone = len(seen.uses.get(value, [])) == 1 and value not in seen.results
+            hooks = norm._forward_hooks or norm._forward_pre_hooks or layer._forward_hooks
+            if count == 1 and plain and alone and not hooks and _single(layer, seen.sizes[value]):
+                found[path] = giver
+    return found
+
+
+def _single(layer: nn.Module, ndim: int) -> bool:
+    """Float32, with a bias of its own, and its channels in dimension 1 of what it gives."""
+    bias, weight = layer._parameters.get("bias"), layer.weight
+    plain = bias is not None or layer.bias is None
+    return plain and weight.dtype == torch.float32 and (ndim == 2 or not isinstance(layer, nn.Linear))
+
+
+def folded(model: nn.Module, norm: str, layer: str) -> nn.Module:
+    """Multiply the layer's weight by the BatchNorm's scale, add its shift, and leave an Identity in its place.
+
+    W' = W gamma / sqrt(var + eps), b' = (b - mean) gamma / sqrt(var + eps) + beta, computed in float64.
+    """
+    batch, target = model.get_submodule(norm), model.get_submodule(layer)
+    assert isinstance(batch, _BatchNorm) and batch.running_mean is not None and batch.running_var is not None
+    factor = 1 / (batch.running_var.double() + batch.eps).sqrt()
+    factor = factor if batch.weight is None else factor * batch.weight.detach().double()
+    shift = -batch.running_mean.double() * factor
+    shift = shift if batch.bias is None else shift + batch.bias.detach().double()
+    weight = next(w for w in weights(model) if any(m is target and n == "weight" for m, n in w.owners))
+    tensor = weight.values.detach().double()
+    scaled = tensor * factor.view(-1, *[1] * (tensor.ndim - 1))
+    free = weight.values.requires_grad
+    encodings.encode(weight, encodings.chain(weight), scaled)
+    bias = target.bias
+    if isinstance(bias, Tensor):
+        shift = shift + bias.detach().double() * factor
+    target.bias = nn.Parameter(shift.float(), requires_grad=free)  # type: ignore[assignment]
+    return replaced(model, norm, nn.Identity())

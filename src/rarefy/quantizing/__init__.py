@@ -1,0 +1,1 @@
+"""Where a network is rounded to integers, and to which ranges."""

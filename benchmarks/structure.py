@@ -3,7 +3,7 @@
     python benchmarks/structure.py resnet56:channels resnet20:slimming
     python benchmarks/structure.py resnet20:chain resnet20:channels resnet20:low-rank resnet20:sharing
 
-The recipes are those of `benchmarks/recipes/`. A row for each goes to `benchmarks/results/`; the runs of one network are
+The recipes are those of `benchmarks/recipes/`. A row for each goes to `benchmarks/results/`; the runs of a network are
 compared in one report in the cache. A run that was interrupted goes on.
 """
 

@@ -13,32 +13,34 @@ namespace {
 
 #include "portable.inl"
 
+// Over every count of a tile; unrolled, or the compiler keeps them in memory.
+#define TILE_LOOP(p, r)                          \
+  _Pragma("GCC unroll 7") for (int p = 0; p < PIXELS; p++) \
+      _Pragma("GCC unroll 4") for (int r = 0; r < REGISTERS; r++)
+
 template <int PIXELS, int REGISTERS>
 TARGET void count_tile(const Count& c, const uint32_t* const* pixels, int32_t* counts) {
   __m512i sums[PIXELS][REGISTERS];
-  for (auto& row : sums)
-    for (auto& sum : row) sum = _mm512_setzero_si512();
+  TILE_LOOP(p, r) sums[p][r] = _mm512_setzero_si512();
   for (int b = c.planes - 1; b >= 0; b--) {
     const uint32_t* weights = c.weights;
-    if (b + 1 < c.planes)
-      for (auto& row : sums)
-        for (auto& sum : row) sum = _mm512_slli_epi32(sum, 1);
+    TILE_LOOP(p, r) sums[p][r] = _mm512_add_epi32(sums[p][r], sums[p][r]);
     for (int64_t s = 0; s < c.segment_count; s++) {
-      const uint32_t* words[PIXELS];
-      for (int p = 0; p < PIXELS; p++) words[p] = pixels[p] + b * c.plane + c.segments[s];
-      for (int64_t k = 0; k < c.words; k++, weights += BLOCK)
-        for (int p = 0; p < PIXELS; p++) {
-          const __m512i word = _mm512_set1_epi32(static_cast<int>(words[p][k]));
-          __asm__("" : "+r"(weights));  // read them again: registers for them would put counts into memory
-          for (int r = 0; r < REGISTERS; r++) {
-            const __m512i differ = _mm512_xor_si512(word, _mm512_loadu_si512(weights + 16 * r));
-            sums[p][r] = _mm512_add_epi32(sums[p][r], _mm512_popcnt_epi32(differ));
+      const int64_t offset = b * c.plane + c.segments[s];
+      for (int64_t k = offset; k < offset + c.words; k++, weights += BLOCK) {
+        __m512i word = _mm512_setzero_si512();
+        TILE_LOOP(p, r) {
+          if (r == 0) {
+            word = _mm512_set1_epi32(static_cast<int>(pixels[p][k]));
+            __asm__("" : "+r"(weights));  // read them again: registers for them would put counts into memory
           }
+          const __m512i differ = _mm512_xor_si512(word, _mm512_loadu_si512(weights + 16 * r));
+          sums[p][r] = _mm512_add_epi32(sums[p][r], _mm512_popcnt_epi32(differ));
         }
+      }
     }
   }
-  for (int p = 0; p < PIXELS; p++)
-    for (int r = 0; r < REGISTERS; r++) _mm512_storeu_si512(counts + p * BLOCK + 16 * r, sums[p][r]);
+  TILE_LOOP(p, r) _mm512_storeu_si512(counts + p * BLOCK + 16 * r, sums[p][r]);
 }
 
 template <int REGISTERS>

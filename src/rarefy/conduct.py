@@ -28,7 +28,6 @@ from rarefy.step import Context, Progress, Step, silent
 from rarefy.task import Task
 from rarefy.train import engine, evaluate
 
-
 SECONDS = 1.0  # that a step which changed the graph is timed for
 
 

@@ -127,6 +127,19 @@ def test_shifts_and_biases_are_folded_into_the_next_layer() -> None:
     assert result.three.bias is not None  # the constant needed a place
 
 
+def test_constants_are_folded_into_encoded_biases_too() -> None:
+    torch.manual_seed(0)
+    model, x = Unpadded().eval(), torch.randn(4, 3, 8, 8)
+    nn.init.normal_(model.norm.bias)
+    stored = Half()(ClusterWeights(bits=3)(model, Toy(x)), Toy(x))
+    step, context = PruneChannels(ratio=0.5, align=1), Context(task=Toy(x))
+    plan = step.plan(stored, context)
+    assert plan.do["two.weight"]["fold"]
+    wanted = step.apply(encodings.decoded(copy.deepcopy(stored)), plan, context)
+    result = step.apply(copy.deepcopy(stored), plan, context)
+    assert torch.allclose(answers(result, x)[0], answers(wanted, x)[0], atol=1e-6)
+
+
 def test_where_the_next_layer_pads_the_shift_is_zeroed_too() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 3, padding=1)).eval()

@@ -160,13 +160,15 @@ def constants(channels: Channels, removed: Removed, seen: Inputs, model: nn.Modu
             gone = torch.from_numpy(np.tile(removed[slot.atoms], len(value) // len(slot.atoms))).to(value.device)
             value = torch.where(gone & (value.abs() > EPSILON), value, 0)
             if value.any():
-                result[slot.path] = _response(weight, value, slot.dim)
+                result[slot.path] = _response(weight, value)
     return result
 
 
-def _response(weight: Tensor, value: Tensor, dim: int) -> Tensor:
+def _response(weight: Tensor, value: Tensor) -> Tensor:
     """Of a linear layer or a convolution without transposition to constant input channels, (in,) -> (out,)."""
-    taps = weight.double().flatten(2).sum(2) if weight.ndim > 2 else weight.double()  # (out, in / groups)
-    groups = len(value) // taps.shape[dim]
-    by_group = taps.view(groups, -1, taps.shape[1]) @ value.double().view(groups, -1, 1)
-    return by_group.flatten()
+    groups = len(value) // weight.shape[1]
+    by_group = value.view(groups, -1)
+    some = by_group.any(0).nonzero().flatten()  # most are 0: only these columns are read
+    taps = weight.index_select(1, some).flatten(2).sum(2) if weight.ndim > 2 else weight.index_select(1, some)
+    sums = taps.double().view(groups, -1, len(some)) @ by_group.index_select(1, some).double()[:, :, None]
+    return sums.flatten()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from rarefy import encodings
 from rarefy.graph.channels import Channels, Removed, called
 from rarefy.graph.modules import twin
 from rarefy.graph.tracing import TORCH
@@ -31,7 +34,7 @@ class Removal:
 
 def checked(model: nn.Module, channels: Channels, removed: Removed, inputs: Any) -> Removal | None:
     """The removal of these channels of the plain network `model`; None after noting in `channels` what must stay."""
-    removal, output = masking(model, channels, removed, inputs)
+    removal, output = _masking(model, channels, removed, inputs)
     if removal is None:
         return None
     if _difference(model, channels, removal, inputs, output) is None:
@@ -44,7 +47,7 @@ def checked(model: nn.Module, channels: Channels, removed: Removed, inputs: Any)
     return None
 
 
-def masking(model: nn.Module, channels: Channels, removed: Removed, inputs: Any) -> tuple[Removal | None, Any]:
+def _masking(model: nn.Module, channels: Channels, removed: Removed, inputs: Any) -> tuple[Removal | None, Any]:
     """Zero filters until every layer sees removed channels as constants that it can take over; and what the network
     answers then. None after noting in `channels` what must stay."""
     unable = fixed(model)
@@ -93,7 +96,7 @@ def _difference(model: nn.Module, channels: Channels, removal: Removal, inputs: 
     narrow, kept = twin(model), channels.kept(removal.removed)
     try:
         cut(narrow, kept)
-        fold(narrow, removal.constants, kept)
+        fold(narrow, folded(removal.constants, kept))
         with torch.no_grad():
             output = called(narrow, inputs)
     except Exception as error:  # anything may happen in the user's code
@@ -119,14 +122,24 @@ def _place(error: Exception) -> str:
     return f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
 
 
-def fold(model: nn.Module, constants: dict[str, Tensor], kept: Any) -> None:
-    """Add (after the cut) to the biases what removed channels contributed; where there is none, make one."""
-    found = by_path(model)
+def folded(constants: dict[str, Tensor], kept: Mapping[str, Mapping[int, np.ndarray]]) -> dict[str, Tensor]:
+    """The constants of the outputs that stay."""
+    result = {}
     for path, amount in constants.items():
-        module, outputs = found[path].module, kept.get(path, {}).get(0)
-        if outputs is not None:
-            amount = amount[torch.from_numpy(outputs).to(amount.device)]
-        bias = module.bias if isinstance(module.bias, nn.Parameter) else None
-        amount = amount.to(found[path].values)
-        free = found[path].values.requires_grad if bias is None else bias.requires_grad
-        module.bias = nn.Parameter(amount if bias is None else bias.detach() + amount, requires_grad=free)
+        outputs = kept.get(path, {}).get(0)
+        result[path] = amount if outputs is None else amount[torch.from_numpy(outputs).to(amount.device)]
+    return result
+
+
+def fold(model: nn.Module, amounts: Mapping[str, Tensor]) -> None:
+    """Add (after the cut) to the biases what removed channels contributed; where there is none, make one.
+
+    A bias that was stored in an encoding is a plain one afterwards."""
+    found = by_path(model) if amounts else {}
+    for path, amount in amounts.items():
+        weight, bias = found[path], found.get(path.removesuffix("weight") + "bias")
+        amount = amount.to(weight.tensor)
+        if bias is None:
+            weight.module.bias = nn.Parameter(amount, requires_grad=weight.values.requires_grad)
+        else:
+            encodings.encode(bias, (), bias.tensor.detach() + amount)

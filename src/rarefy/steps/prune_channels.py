@@ -19,7 +19,7 @@ from rarefy.graph.modules import twin
 from rarefy.graph.weights import Weight, chosen, surveyed, weights, why_not, why_small
 from rarefy.pruning.choice import Choice
 from rarefy.pruning.cut import cut
-from rarefy.pruning.removal import Removal, checked, fold, masking
+from rarefy.pruning.removal import Removal, checked, fold, folded
 from rarefy.pruning.scores import Score, scored
 from rarefy.step import Context, Plan, Step
 
@@ -79,7 +79,7 @@ class PruneChannels(Step):
         found = surveyed("PruneChannels", model, self.layers, self.skip)
         if all(why_not(w) or why_small(w) for w in found):
             raise StepError("PruneChannels found no layer with channels: no convolution or matrix of float32 numbers")
-        plain = encodings.decoded(twin(model)).eval()
+        plain = _plain(model)
         channels, inputs = _followed(plain, context, _whole(found), self.skip)
         while channels.groups:
             removed = self._chosen(plain, channels, context, inputs)
@@ -120,7 +120,7 @@ class PruneChannels(Step):
     ) -> Removed:
         kind: budget.Kind = "macs" if self.macs else "parameters" if self.parameters else "latency"
         target = budget.Target(kind, self.macs or self.parameters or self.latency or 0.0)
-        original = encodings.decoded(twin(context.original or plain)).eval()
+        original = _plain(context.original or plain)
         if kind == "latency":
             with target.costs(original, inputs) as cost:
 
@@ -144,25 +144,16 @@ class PruneChannels(Step):
     def apply(self, model: nn.Module, plan: Plan, context: Context) -> nn.Module:
         """Cut, and fold the shifts of what was removed into the next layers."""
         kept = {p: _dims(decision["keep"]) for p, decision in {**plan.do, **plan.also}.items() if "keep" in decision}
-        folds = [path for path, decision in plan.do.items() if decision.get("fold")]
-        shapes = {w.path: w.tensor for w in weights(model) if w.path in folds}
-        amounts = {path: torch.zeros(len(tensor), device=tensor.device) for path, tensor in shapes.items()}
-        if folds and not context.blank:
-            amounts |= self._constants(model, kept, context)
         cut(model, kept)
-        fold(model, {path: amounts[path] for path in folds}, kept)
+        fold(model, {path: torch.tensor(d["fold"]) for path, d in plan.do.items() if "fold" in d})
         return model
 
-    def _constants(self, model: nn.Module, kept: dict[str, dict[int, np.ndarray]], context: Context) -> Any:
-        plain = encodings.decoded(twin(model)).eval()
-        channels, inputs = _followed(plain, context, {}, ())
-        removed = channels.none()
-        for slot in channels.slots:
-            if slot.dim in kept.get(slot.path, {}):
-                gone = np.delete(np.arange(len(slot.atoms)), kept[slot.path][slot.dim])
-                removed[slot.atoms[gone]] = True
-        removal, _ = masking(plain, channels, removed, inputs)
-        return removal.constants if removal else {}
+
+def _plain(model: nn.Module) -> nn.Module:
+    """The network in eval mode with its weights decoded: itself, where it is that."""
+    if any(module.training for module in model.modules()) or any(weight.chain for weight in weights(model)):
+        return encodings.decoded(twin(model)).eval()
+    return model
 
 
 def _followed(plain: nn.Module, context: Context, whole: dict[str, str], skip: tuple[str, ...]) -> tuple[Channels, Any]:
@@ -210,8 +201,8 @@ def _plan(found: list[Weight], channels: Channels, removal: Removal) -> Plan:
             plan.notes[path] = ", ".join(f"{shape[d]} -> {len(p)} along dimension {d}" for d, p in dims.items())
         else:
             plan.also[path] = {"keep": keep}
-    for path in removal.constants:
-        plan.do[path]["fold"] = True
+    for path, amount in folded(removal.constants, channels.kept(removal.removed)).items():
+        plan.do[path]["fold"] = amount.float().tolist()
         plan.notes[path] += ", takes over the constants of what was removed"
     for weight in found:
         if weight.path not in plan.do:

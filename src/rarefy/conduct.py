@@ -203,7 +203,7 @@ class _Conductor:
         steps, done = self.recipe.steps, len(self.run.record.steps)
         self._begin_measuring(steps, done)
         if done:
-            self.work = rebuilt(self.run, self.model, done)
+            self.work = rebuilt(self.run, self.model, done, trust=True)
             for step, record in zip(steps, self.run.record.steps, strict=False):
                 self._follow(step, bool(record.plan["do"]))
         for index, step in enumerate(steps[done:], start=done + 1):
@@ -227,7 +227,7 @@ class _Conductor:
         if not self._begins_by_training(steps):
             self._measure_original(self.work)
         elif done:
-            self._measure_original(rebuilt(self.run, self.model, 1))
+            self._measure_original(rebuilt(self.run, self.model, 1, trust=True))
 
     def _measure_original(self, model: nn.Module) -> None:
         assert self.run is not None

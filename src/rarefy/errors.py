@@ -8,7 +8,7 @@
     │   ├── DataError       images, labels, arrays, folders
     │   ├── ModelError      a network that cannot be built or run, or whose weights do not fit
     │   ├── StepError       a step that cannot take the network as it is
-    │   ├── RunError        a run folder that cannot be read or continued
+    │   ├── RunError        a run folder that cannot be read, continued, or trusted
     │   └── PackError       a pack that is truncated, corrupted or not a pack
     ├── ExportError         the network cannot be written as asked   exit status 1
     └── DemandError         a demand that was not met                exit status 1

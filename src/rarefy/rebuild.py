@@ -19,8 +19,12 @@ from rarefy.step import Context, Plan
 from rarefy.task import Task
 
 
-def rebuilt(run: Run, model: nn.Module, step: int | None = None) -> nn.Module:
-    """A copy of `model` with the structure and the tensors that it had after `step` of `run` (0: before the first)."""
+def rebuilt(run: Run, model: nn.Module, step: int | None = None, trust: bool = False) -> nn.Module:
+    """A copy of `model` with the structure and the tensors that it had after `step` of `run` (0: before the first).
+
+    trust: also where a plan names code to run, for a student that is no network of the zoo. A folder may come from a
+    stranger, so that is refused otherwise (`RunError`).
+    """
     records = run.record.steps
     last = len(records) if step is None else step
     if not 0 <= last <= len(records):
@@ -32,8 +36,13 @@ def rebuilt(run: Run, model: nn.Module, step: int | None = None) -> nn.Module:
     context = Context(task=cast(Task, None), seed=run.record.seed, blank=True)
     try:
         for s, record in list(zip(steps, records, strict=False))[:last]:
-            if not s.trains or record.plan.get("do"):  # a training leaves the structure, but for another student
-                work = s.apply(work, Plan(**record.plan), context)
+            plan = Plan(**record.plan)
+            if not trust:
+                _refuse_code(run, plan)
+            if not s.trains or plan.do:  # a training leaves the structure, but for another student
+                work = s.apply(work, plan, context)
+    except UntrustedError:
+        raise
     except Exception as error:  # a plan read from a file can be wrong in any way
         what = f"{type(error).__name__}: {error}".splitlines()[0]
         raise RunError(
@@ -43,6 +52,19 @@ def rebuilt(run: Run, model: nn.Module, step: int | None = None) -> nn.Module:
     path = run.folder / records[last - 1].tensors
     restore(work, load_tensors(path)[0], str(path))
     return work.eval()
+
+
+class UntrustedError(RunError):
+    """A run's folder names code to run."""
+
+
+def _refuse_code(run: Run, plan: Plan) -> None:
+    code = sorted({str(d["student"]) for d in plan.do.values() if ":" in str(d.get("student", ""))})
+    if code:
+        raise UntrustedError(
+            f"{run.folder}: a plan runs {', '.join(code)} to build a network; read that code, and if it is what you "
+            "expect, give trust=True"
+        )
 
 
 def load_into(path: str | Path, model: nn.Module) -> nn.Module:

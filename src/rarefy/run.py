@@ -82,14 +82,15 @@ class Run:
         """Whether the run came to its end."""
         return self.record.outcome is not None
 
-    def restore(self, model: nn.Module, step: int | None = None) -> nn.Module:
+    def restore(self, model: nn.Module, step: int | None = None, *, trust: bool = False) -> nn.Module:
         """The network as it was after `step` (the last by default), to go on with: training, other steps, export.
 
-        model: made as for the run (its weights do not matter); it is not changed.
+        model: made as for the run (its weights do not matter); it is not changed. trust: run the code that a plan
+        names, for a student of your own.
         """
         from rarefy.rebuild import rebuilt
 
-        return rebuilt(self, model, step)
+        return rebuilt(self, model, step, trust)
 
     def measurements(self) -> list[tuple[str, Measurement]]:
         """The original and each step, with their names. A network that the recipe trained is its own first step."""
@@ -126,7 +127,7 @@ class Run:
     def __str__(self) -> str:
         from rich.console import Console
 
-        console = Console(width=100, force_terminal=False)
+        console = Console(width=120, force_terminal=False)
         with console.capture() as capture:
             console.print(self)
         return capture.get()

@@ -55,7 +55,7 @@ $(VENV)/.torch: $(VENV)/.created
 	$(PIP) install --quiet --no-deps '$(TORCH)'
 	touch $@
 
-$(VENV)/.installed: $(VENV)/.torch pyproject.toml
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml hatch_build.py src/rarefy/kernels/*.cpp src/rarefy/kernels/*.h
 	$(PIP) install --quiet '$(TORCH)' -e .
 	touch $@
 

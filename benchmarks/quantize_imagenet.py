@@ -1,4 +1,4 @@
-"""Integers after training on a real network: EfficientNet-Lite0 with its ImageNet weights, calibrated on few photographs.
+"""Integers after training: EfficientNet-Lite0 with its ImageNet weights, calibrated on few photographs.
 
     python benchmarks/quantize_imagenet.py                            150 photographs, the others judge
     python benchmarks/quantize_imagenet.py --draws 5 --calibration 32 64 150
@@ -101,9 +101,13 @@ def files(model: nn.Module, few: Tensor, folder: Path, name: str) -> Path:
     return path
 
 
-def scores(path: Path, data: Classification) -> tuple[Tensor, Tensor]:
+def _share(answers: Tensor, logits: Tensor) -> str:
+    return f"{float((answers == logits.argmax(1)).float().mean()):.4f}"
+
+
+def scores(path: Path, data: Classification, optimise: bool = True) -> tuple[Tensor, Tensor]:
     """The logits of the judged photographs, and the classes."""
-    run = measure.answer(load(path, threads=1))
+    run = measure.answer(load(path, threads=1, optimise=optimise))
     pairs = [(run(inputs), target) for inputs, target in data.judge()]
     return torch.cat([a for a, _ in pairs]), torch.cat([t for _, t in pairs])
 
@@ -132,10 +136,12 @@ def rows(arguments: argparse.Namespace, folder: Path) -> Iterator[Row]:
             cpu = time.process_time() - began
             path = files(made, next(iter(data.judge()))[0][:2], folder, f"int8-{count}-{draw}")
             logits, _ = scores(path, data)
-            divergence = nn.functional.kl_div(logits.log_softmax(1), wanted.log_softmax(1), log_target=True, reduction="batchmean")
+            divergence = nn.functional.kl_div(
+                logits.log_softmax(1), wanted.log_softmax(1), log_target=True, reduction="batchmean"
+            )
             row: Row = {"network": f"Quantize {arguments.observer}", "examples": count, "draw": draw}
             row |= {"right": int((logits.argmax(1) == right).sum()), "judged": len(right)}
-            row |= {"agreement": f"{float((logits.argmax(1) == wanted.argmax(1)).float().mean()):.4f}"}
+            row |= {"agreement": _share(wanted.argmax(1), logits)}
             row |= {"kl": f"{float(divergence):.4f}", "cpu_seconds": f"{cpu:.1f}", **_sizes(path)}
             if not arguments.no_latency:
                 row["time"] = f"{measure.latency(path, original, threads=1, seconds=10).ratio:.3f}"
@@ -143,7 +149,9 @@ def rows(arguments: argparse.Namespace, folder: Path) -> Iterator[Row]:
             with torch.no_grad():
                 answers = torch.cat([made(inputs) for inputs, _ in data.judge()]).argmax(1) if draw == 0 else None
             if answers is not None:
-                row["python_agrees"] = f"{float((answers == logits.argmax(1)).float().mean()):.4f}"
+                plain, _ = scores(path, data, optimise=False)
+                row["python_agrees"] = _share(answers, logits)
+                row["python_agrees_unoptimised"] = _share(answers, plain)
             yield row
 
 

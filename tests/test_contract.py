@@ -243,8 +243,9 @@ def check_file(model: nn.Module, name: str, folder: Path, structural: bool = Fal
     data, wanted = exported.proto.SerializeToString(), answers(model, name)
     for optimise in (True, False):
         got = outputs(answer(session(data, optimise=optimise))(CASES[name].batch()))
+        rounds = any(encodings.find(w, encodings.Affine) for w in weights(model))  # a sum on an edge may go either way
         for a, b in zip(wanted, got, strict=True):
-            assert (a - b).abs().max() <= 1e-5 * a.abs().max(), f"optimise={optimise}"
+            assert (a - b).abs().max() <= (0.02 if rounds else 1e-5) * a.abs().max(), f"optimise={optimise}"
     (folder / "m.onnx").write_bytes(data)
     pack.write(exported.proto, folder / "m.rfy")
     one, two = (answer(load(folder / f"m.{kind}"))(CASES[name].batch()) for kind in ("onnx", "rfy"))
@@ -266,7 +267,10 @@ def check_stored(parts: dict[str, list[str]], proto: onnx.ModelProto, model: nn.
         indices = sum(math.prod(t.dims) for t in named if t.name.endswith(".indices"))
         assert said <= written <= said + 8 * indices + 4  # an index takes 4, 8 or 16 bits before it is packed
         floats = [t for t in named if t.data_type in (1, 10, 11, 16)]
-        if weight.tensor.is_floating_point():
+        integers = encodings.find(weight, encodings.Affine)
+        if isinstance(integers, encodings.Affine):
+            assert sum(math.prod(t.dims) for t in floats) == integers.scale.numel()
+        elif weight.tensor.is_floating_point():
             assert sum(math.prod(t.dims) for t in floats) == encodings.stored(weight).numel()
     used = {part for named in parts.values() for part in named}
     stray = [t for t in held.values() if t.name not in used and t.data_type in (1, 9, 10, 16)]
@@ -316,7 +320,7 @@ def test_tensors_of_a_network_that_cannot_be_exported(cls: type[Step], tmp_path:
         onnx.checker.check_model(exported.proto, full_check=True)
         check_stored(exported.parts, exported.proto, model)
         pack.write(exported.proto, tmp_path / "m.rfy")
-        fresh = changed(name, usual(cls), seed=9) if cls.structural else CASES[name].model(seed=9)
+        fresh = encodings.decoded(changed(name, usual(cls), seed=9)) if cls.structural else CASES[name].model(seed=9)
         load_into(tmp_path / "m.rfy", fresh)
         assert all(torch.equal(a, b) for a, b in zip(answers(model, name), answers(fresh, name), strict=True))
 
@@ -354,6 +358,8 @@ def example(cls: type[encodings.Encoding], weight: Tensor) -> tuple[encodings.En
         return encodings.Codebook(torch.randint(0, 5, weight.shape), 5), torch.randn(5)
     if cls is encodings.Mask:
         return encodings.Mask(torch.rand(weight.shape) > 0.5), weight
+    if cls is encodings.Affine:
+        return encodings.Affine.of(weight, 4), weight
     if issubclass(cls, encodings.Structured):
         return cls.of(weight, 3, **({"rank": 2} if cls is encodings.Displacement else {}))
     return cls(), weight

@@ -16,7 +16,7 @@ import rarefy
 SOURCE = Path(rarefy.__file__).parent
 FILES = sorted(path.relative_to(SOURCE) for path in SOURCE.rglob("*.py"))
 STEPS = "prune_weights", "prune_channels", "cluster_weights", "half", "train", "finetune", "distill", "sparsify"
-STEPS += "prune_layers", "factorize", "structure_matrices", "swap_convs"
+STEPS += "prune_layers", "factorize", "structure_matrices", "swap_convs", "quantize"
 
 # A room (a folder, or a file beside them) and the rooms that it may import; what is not here may import all but ABOVE.
 MAY = {
@@ -25,6 +25,7 @@ MAY = {
     "records": set(),
     "files": {"errors"},
     "numerics": {"errors"},
+    "kernels": {"errors"},
     "graph": {"errors"},
     "encodings": {"errors", "graph", "numerics"},
     "layers": {"encodings", "errors", "numerics"},
@@ -56,6 +57,18 @@ MAY = {
     "optimizers": set(),
     "ranking": {"graph", "step", "task"},
     "pruning": {"encodings", "errors", "graph", "numerics", "step", "task"},
+    "quantizing": {
+        "calibration",
+        "encodings",
+        "errors",
+        "graph",
+        "layers",
+        "measure",
+        "numerics",
+        "step",
+        "task",
+        "train",
+    },
     "budget": {"errors", "export", "graph", "measure", "settings", "step", "task", "train"},
     "steps": {
         "budget",
@@ -68,6 +81,7 @@ MAY = {
         "loading",
         "numerics",
         "pruning",
+        "quantizing",
         "ranking",
         "records",
         "settings",
@@ -82,7 +96,7 @@ MAY = {
     "recipe_file": {"errors", "files", "recipe", "repeat", "settings", "step", "steps"},
     "repeat": {"errors", "recipe_file", "settings", "step"},
     "pack": {"errors", "files"},
-    "runtime": {"errors", "pack"},
+    "runtime": {"errors", "kernels", "pack"},
     "run": {"errors", "rebuild", "files", "records", "report"},
     "report": {"errors", "files", "records"},
     "zoo": {"errors", "layers"},
@@ -95,6 +109,7 @@ NO_TORCH = (
     "records",
     "settings",
     "files",
+    "kernels",
     "pack",
     "runtime",
     "report",
@@ -164,7 +179,9 @@ def test_no_concrete_step_is_named(path: Path) -> None:
     assert not names & {"PruneWeights", "ClusterWeights", "Half", "Finetune"}
 
 
-@pytest.mark.parametrize("name", ["steps", "encodings", "pack", "runtime", "report", "measure", "zoo", "data"])
+@pytest.mark.parametrize(
+    "name", ["steps", "encodings", "kernels", "pack", "runtime", "report", "measure", "zoo", "data"]
+)
 def test_a_room_says_what_is_public(name: str) -> None:
     module = importlib.import_module(f"rarefy.{name}")
     assert sorted(module.__all__) == sorted(set(module.__all__))

@@ -187,6 +187,7 @@ def version(number: str, verbose: bool) -> None:
     """The version, and what it runs on."""
     _plain(f"rarefy {number}")
     if verbose:
+        from rarefy.kernels import features
         from rarefy.measure import environment
 
         found = environment()
@@ -195,6 +196,7 @@ def version(number: str, verbose: bool) -> None:
             f"{found.system}, Python {found.python}"
         )
         _plain(", ".join(f"{name} {v}" for name, v in found.versions.items()))
+        _plain(f"binary kernels: {features()}")
 
 
 def _json(value: dict[str, Any]) -> None:

@@ -115,7 +115,8 @@ class Affine(Encoding):
         if group and dim == 1:
             scale, point, group = scale.repeat_interleave(group, 1), point.repeat_interleave(group, 1), 1
         if (group and dim <= 1) or dim == self.axis:
-            scale, point = scale.index_select(dim if group else 0, positions), point.index_select(
-                dim if group else 0, positions
+            scale, point = (
+                scale.index_select(dim if group else 0, positions),
+                point.index_select(dim if group else 0, positions),
             )
         return Affine(scale, point, self.bits, self.axis, group)

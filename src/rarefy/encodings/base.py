@@ -35,7 +35,6 @@ class Encoding(nn.Module, ABC):
 
     cuttable: ClassVar[bool] = False  # rows and columns of the weight can be removed: `cut` is there
     elementwise: ClassVar[bool] = True  # the values have the weight's shape
-    narrow: str | None = None  # what the file holds the stored values as, where torch has no such type: "int4"
 
     @abstractmethod
     def forward(self, values: Tensor) -> Tensor:
@@ -52,6 +51,11 @@ class Encoding(nn.Module, ABC):
     @abstractmethod
     def describe(self) -> str:
         """In words, for tables: "codebook of 16, zero pinned"."""
+
+    @property
+    def narrow(self) -> str | None:
+        """What the file holds the stored values as, where torch has no such type: "int4"."""
+        return None
 
     def tensors(self) -> list[tuple[int, int]]:
         """(elements, bits each) of what it stores besides the values."""

@@ -18,17 +18,19 @@ def tidied(graph: onnx.GraphProto) -> None:
     if not any(node.op_type == "QuantizeLinear" for node in graph.node):
         return
     tensors = {tensor.name: tensor for tensor in graph.initializer}
-    made = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
+    makers = {node.output[0]: node for node in graph.node}
     kept, same = list[NodeProto](), dict[str, str]()
     results = {value.name for value in graph.output}
     for node in graph.node:
         for i, name in enumerate(node.input):
             node.input[i] = same.get(name, name)
-        before = made.get(node.input[0]) if node.input else None
-        if before is not None and node.output[0] not in results and _idle(node, before, tensors):
+        before = makers.get(node.input[0]) if node.input else None
+        if before is None or before.op_type != "DequantizeLinear":
+            kept.append(node)
+        elif node.output[0] not in results and _idle(node, before, tensors):
             same[node.output[0]] = node.input[0]
-            continue
-        kept.append(_pooled(node, tensors) if before is not None else node)
+        else:
+            kept.append(_pooled(node, makers, tensors))
     del graph.node[:]
     graph.node.extend(kept)
     _unused(graph)
@@ -58,12 +60,27 @@ def _idle(node: NodeProto, before: NodeProto, tensors: dict[str, onnx.TensorProt
     return low >= bounds[0] - slack and high <= bounds[1] + slack
 
 
-def _pooled(node: NodeProto, tensors: dict[str, onnx.TensorProto]) -> NodeProto:
+def _pooled(node: NodeProto, makers: dict[str, NodeProto], tensors: dict[str, onnx.TensorProto]) -> NodeProto:
+    """A mean over the last two dimensions of pictures as a GlobalAveragePool."""
     keeps = {a.name: a.i for a in node.attribute}.get("keepdims", 1)
     axes = _value(node.input[1], tensors) if node.op_type == "ReduceMean" and len(node.input) > 1 else None
-    if axes is None or not keeps or sorted(axes.tolist()) != [-2, -1]:  # counted from the end: rank 4 is not certain
+    if axes is None or not keeps or sorted(axes.tolist()) != [-2, -1] or not _picture(node.input[0], makers, tensors):
         return node
     return helper.make_node("GlobalAveragePool", [node.input[0]], list(node.output))
+
+
+def _picture(name: str, makers: dict[str, NodeProto], tensors: dict[str, onnx.TensorProto]) -> bool:
+    """Whether a value comes from a convolution in two dimensions by operators that leave the rank."""
+    while (maker := makers.get(name)) is not None:
+        if maker.op_type == "Conv":
+            weight = maker.input[1]
+            while weight in makers:
+                weight = makers[weight].input[0]
+            return weight in tensors and len(tensors[weight].dims) == 4
+        if maker.op_type not in ("QuantizeLinear", "DequantizeLinear", "Relu", "Clip", "Add", "MaxPool", "AveragePool"):
+            return False
+        name = maker.input[0]
+    return False
 
 
 def _unused(graph: onnx.GraphProto) -> None:

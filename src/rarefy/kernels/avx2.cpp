@@ -98,31 +98,37 @@ void count(const Count& c) {
   }
 }
 
-INLINE __m256 values(const Finish& f, int64_t pixel, int lane) {
+template <bool MAP>
+INLINE __m256 values(const Finish& f, int64_t pixel, int lane, __m128i shift) {
   const __m256i counts = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(f.counts + pixel * BLOCK + lane));
   const __m256i base = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(f.base[pixel] + lane));
-  const __m256i sum = _mm256_sub_epi32(base, _mm256_sll_epi32(counts, _mm_cvtsi32_si128(f.shift)));
+  const __m256i sum = _mm256_sub_epi32(base, _mm256_sll_epi32(counts, shift));
   __m256 value = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_loadu_ps(f.scale + lane));
-  if (f.map) value = _mm256_mul_ps(value, _mm256_set1_ps(f.map[pixel]));
+  if (MAP) value = _mm256_mul_ps(value, _mm256_set1_ps(f.map[pixel]));
   return _mm256_add_ps(value, _mm256_loadu_ps(f.bias + lane));
 }
 
 // Eight rows of eight become columns.
 INLINE void transpose(__m256* r) {
   __m256 t[8];
+#pragma GCC unroll 4
   for (int i = 0; i < 8; i += 2) {
     t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
     t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
   }
+#pragma GCC unroll 2
   for (int i = 0; i < 8; i += 4)
+#pragma GCC unroll 2
     for (int j = 0; j < 2; j++) {
       r[i + 2 * j] = _mm256_shuffle_ps(t[i + j], t[i + j + 2], 0x44);
       r[i + 2 * j + 1] = _mm256_shuffle_ps(t[i + j], t[i + j + 2], 0xee);
     }
+#pragma GCC unroll 4
   for (int j = 0; j < 4; j++) {
     t[j] = _mm256_permute2f128_ps(r[j], r[j + 4], 0x20);
     t[j + 4] = _mm256_permute2f128_ps(r[j], r[j + 4], 0x31);
   }
+#pragma GCC unroll 8
   for (int j = 0; j < 8; j++) r[j] = t[j];
 }
 
@@ -131,29 +137,60 @@ INLINE __m256i below(int64_t count) {
                             _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0));
 }
 
-TARGET void finish_planes(const Finish& f) {
-  float* out = static_cast<float*>(f.out);
-  for (int lane = 0; lane < f.filters; lane += 8)
-    for (int64_t i = 0; i < f.count; i += 8) {
-      const int64_t pixels = f.count - i < 8 ? f.count - i : 8;
-      const __m256i wanted = below(pixels);
-      __m256 rows[8];
-      for (int j = 0; j < 8; j++) rows[j] = j < pixels ? values(f, i + j, lane) : _mm256_setzero_ps();
-      transpose(rows);
-      for (int j = 0; j < 8 && lane + j < f.filters; j++)
-        _mm256_maskstore_ps(out + (lane + j) * f.step + i, wanted, rows[j]);
+template <bool MAP>
+TARGET void finish_lanes(const Finish& f, int lane) {
+  const __m128i shift = _mm_cvtsi32_si128(f.shift);
+  float* out = static_cast<float*>(f.out) + lane * f.step;
+  const int filters = f.filters - lane;
+  for (int64_t i = 0; i < f.count; i += 8) {
+    const int64_t pixels = f.count - i < 8 ? f.count - i : 8;
+    __m256 rows[8];
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; j++) rows[j] = values<MAP>(f, i + (j < pixels ? j : 0), lane, shift);
+    transpose(rows);
+    if (pixels == 8 && filters >= 8) {
+#pragma GCC unroll 8
+      for (int j = 0; j < 8; j++) _mm256_storeu_ps(out + j * f.step + i, rows[j]);
+      continue;
     }
+    for (int j = 0; j < 8 && j < filters; j++) _mm256_maskstore_ps(out + j * f.step + i, below(pixels), rows[j]);
+  }
+}
+
+void finish_planes(const Finish& f) {
+  for (int lane = 0; lane < f.filters; lane += 8) (f.map ? finish_lanes<true> : finish_lanes<false>)(f, lane);
 }
 
 TARGET void finish_rows(const Finish& f) {
   float* out = static_cast<float*>(f.out);
-  for (int64_t i = 0; i < f.count; i++)
+  const __m128i shift = _mm_cvtsi32_si128(f.shift);
+  for (int64_t i = 0; i < f.count; i++)  // rows have no map
     for (int lane = 0; lane < f.filters; lane += 8)
-      _mm256_maskstore_ps(out + i * f.step + lane, below(f.filters - lane), values(f, i, lane));
+      _mm256_maskstore_ps(out + i * f.step + lane, below(f.filters - lane), values<false>(f, i, lane, shift));
+}
+
+// Each level's bit b, for every pixel, into words[b]; a NaN is the lowest level.
+TARGET void pack_levels(const Pack& p) {
+  const __m256 steps = _mm256_set1_ps(p.steps), top = _mm256_set1_ps(static_cast<float>((1 << p.bits) - 1));
+  for (int64_t i = 0; i < p.pixels; i += 8) {
+    const __m256i wanted = below(p.pixels - i);
+    __m256i words[4] = {};
+    for (int64_t c = 0; c < p.channels; c++) {
+      const __m256 scaled = _mm256_mul_ps(_mm256_maskload_ps(p.x + c * p.step + i, wanted), steps);
+      const __m256i q = _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(scaled, _mm256_setzero_ps()), top));
+      const __m128i up = _mm_cvtsi32_si128(static_cast<int>(c));
+      for (int b = 0; b < 4; b++) {
+        const __m256i bit = _mm256_and_si256(_mm256_srli_epi32(q, b), _mm256_set1_epi32(1));
+        words[b] = _mm256_or_si256(words[b], _mm256_sll_epi32(bit, up));
+      }
+    }
+    for (int b = 0; b < p.bits; b++)
+      _mm256_maskstore_epi32(reinterpret_cast<int*>(p.words + b * p.pixels + i), wanted, words[b]);
+  }
 }
 
 TARGET void pack_planes(const Pack& p) {
-  if (p.bits) return pack_planes_plain(p);
+  if (p.bits) return pack_levels(p);
   for (int64_t i = 0; i < p.pixels; i += 8) {
     const __m256i wanted = below(p.pixels - i);
     __m256i word = _mm256_setzero_si256(), bit = _mm256_set1_epi32(1);

@@ -29,6 +29,8 @@ TARGET void count_tile(const Count& c, const uint32_t* const* pixels, int32_t* c
       const int64_t offset = b * c.plane + c.segments[s];
       for (int64_t k = offset; k < offset + c.words; k++, weights += BLOCK) {
         __m512i word = _mm512_setzero_si512();
+        if (PIXELS == 1)  // one use of each weight: memory is what it waits for
+          for (int r = 0; r < REGISTERS; r++) __builtin_prefetch(weights + 24 * BLOCK + 16 * r);
         TILE_LOOP(p, r) {
           if (r == 0) {
             word = _mm512_set1_epi32(static_cast<int>(pixels[p][k]));
@@ -62,13 +64,30 @@ void count(const Count& c) {
   by_registers[(c.filters - 1) / 16](c);
 }
 
-INLINE __m512 values(const Finish& f, int64_t pixel, int lane) {
-  const __m512i counts = _mm512_loadu_si512(f.counts + pixel * BLOCK + lane);
-  const __m512i base = _mm512_loadu_si512(f.base[pixel] + lane);
-  const __m512i sum = _mm512_sub_epi32(base, _mm512_sll_epi32(counts, _mm_cvtsi32_si128(f.shift)));
-  __m512 value = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_loadu_ps(f.scale + lane));
-  if (f.map) value = _mm512_mul_ps(value, _mm512_set1_ps(f.map[pixel]));
-  return _mm512_add_ps(value, _mm512_loadu_ps(f.bias + lane));
+// What all pixels of sixteen filters have in common.
+struct Lanes {
+  const Finish& f;
+  int lane;
+  __m512 scale, bias;
+  __m128i shift;
+};
+
+INLINE Lanes lanes(const Finish& f, int lane) {
+  return {f, lane, _mm512_loadu_ps(f.scale + lane), _mm512_loadu_ps(f.bias + lane), _mm_cvtsi32_si128(f.shift)};
+}
+
+template <bool MAP>
+INLINE __m512 values(const Lanes& l, int64_t pixel) {
+  const __m512i counts = _mm512_loadu_si512(l.f.counts + pixel * BLOCK + l.lane);
+  const __m512i base = _mm512_loadu_si512(l.f.base[pixel] + l.lane);
+  const __m512i sum = _mm512_sub_epi32(base, _mm512_sll_epi32(counts, l.shift));
+  __m512 value = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), l.scale);
+  if (MAP) value = _mm512_mul_ps(value, _mm512_set1_ps(l.f.map[pixel]));
+  return _mm512_add_ps(value, l.bias);
+}
+
+INLINE __m512 any_values(const Lanes& l, int64_t pixel) {
+  return l.f.map ? values<true>(l, pixel) : values<false>(l, pixel);
 }
 
 INLINE __mmask16 below(int64_t count) { return count >= 16 ? 0xffff : static_cast<__mmask16>((1u << count) - 1); }
@@ -76,22 +95,27 @@ INLINE __mmask16 below(int64_t count) { return count >= 16 ? 0xffff : static_cas
 // Sixteen rows of sixteen become columns: pairs, fours, then quarters of registers.
 INLINE void transpose(__m512* r) {
   __m512 t[16];
+#pragma GCC unroll 8
   for (int i = 0; i < 16; i += 2) {
     t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
     t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
   }
+#pragma GCC unroll 4
   for (int i = 0; i < 16; i += 4)
+#pragma GCC unroll 2
     for (int j = 0; j < 2; j++) {
       const __m512d low = _mm512_castps_pd(t[i + j]), high = _mm512_castps_pd(t[i + j + 2]);
       r[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
       r[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
     }
+#pragma GCC unroll 4
   for (int j = 0; j < 4; j++) {
     t[j] = _mm512_shuffle_f32x4(r[j], r[j + 4], 0x88);
     t[j + 4] = _mm512_shuffle_f32x4(r[j], r[j + 4], 0xdd);
     t[j + 8] = _mm512_shuffle_f32x4(r[j + 8], r[j + 12], 0x88);
     t[j + 12] = _mm512_shuffle_f32x4(r[j + 8], r[j + 12], 0xdd);
   }
+#pragma GCC unroll 4
   for (int j = 0; j < 4; j++) {
     r[j] = _mm512_shuffle_f32x4(t[j], t[j + 8], 0x88);
     r[j + 4] = _mm512_shuffle_f32x4(t[j + 4], t[j + 12], 0x88);
@@ -100,46 +124,63 @@ INLINE void transpose(__m512* r) {
   }
 }
 
-TARGET void finish_planes(const Finish& f) {
-  float* out = static_cast<float*>(f.out);
-  for (int lane = 0; lane < f.filters; lane += 16)
-    for (int64_t i = 0; i < f.count; i += 16) {
-      const int64_t pixels = f.count - i < 16 ? f.count - i : 16;
-      if (pixels == 1) {  // such as the 49th of 7 x 7
-        const __m512i steps = _mm512_mullo_epi64(_mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0), _mm512_set1_epi64(f.step));
-        const __m512 value = values(f, i, lane);
-        float* first = out + lane * f.step + i;
-        const __mmask16 wanted = below(f.filters - lane);
-        _mm512_mask_i64scatter_ps(first, static_cast<__mmask8>(wanted), steps, _mm512_castps512_ps256(value), 4);
-        if (wanted >> 8)
-          _mm512_mask_i64scatter_ps(first + 8 * f.step, static_cast<__mmask8>(wanted >> 8), steps,
-                                    _mm512_extractf32x8_ps(value, 1), 4);
-        continue;
-      }
-      __m512 rows[16];
-      for (int j = 0; j < 16; j++) rows[j] = j < pixels ? values(f, i + j, lane) : _mm512_setzero_ps();
-      transpose(rows);
-      for (int j = 0; j < 16 && lane + j < f.filters; j++)
-        _mm512_mask_storeu_ps(out + (lane + j) * f.step + i, below(pixels), rows[j]);
+// One pixel, such as the last of 7 x 7.
+TARGET void scatter(const Lanes& l, int64_t pixel) {
+  const __m512 value = any_values(l, pixel);
+  const __mmask16 wanted = below(l.f.filters - l.lane);
+  const __m512i steps = _mm512_mullo_epi64(_mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0), _mm512_set1_epi64(l.f.step));
+  float* first = static_cast<float*>(l.f.out) + l.lane * l.f.step + pixel;
+  const __mmask8 low = static_cast<__mmask8>(wanted), high = static_cast<__mmask8>(wanted >> 8);
+  _mm512_mask_i64scatter_ps(first, low, steps, _mm512_castps512_ps256(value), 4);
+  if (high) _mm512_mask_i64scatter_ps(first + 8 * l.f.step, high, steps, _mm512_extractf32x8_ps(value, 1), 4);
+}
+
+template <bool MAP>
+TARGET void finish_lanes(const Lanes& l) {
+  const Finish& f = l.f;
+  float* out = static_cast<float*>(f.out) + l.lane * f.step;
+  const int filters = f.filters - l.lane;
+  for (int64_t i = 0; i < f.count; i += 16) {
+    const int64_t pixels = f.count - i < 16 ? f.count - i : 16;
+    if (pixels == 1) {
+      scatter(l, i);
+      continue;
     }
+    __m512 rows[16];
+#pragma GCC unroll 16
+    for (int j = 0; j < 16; j++) rows[j] = values<MAP>(l, i + (j < pixels ? j : 0));
+    transpose(rows);
+    const __mmask16 wanted = below(pixels);
+#pragma GCC unroll 16
+    for (int j = 0; j < 16; j++)
+      if (j < filters) _mm512_mask_storeu_ps(out + j * f.step + i, wanted, rows[j]);
+  }
+}
+
+TARGET void finish_planes(const Finish& f) {
+  for (int lane = 0; lane < f.filters; lane += 16) (f.map ? finish_lanes<true> : finish_lanes<false>)(lanes(f, lane));
 }
 
 TARGET void finish_rows(const Finish& f) {
   float* out = static_cast<float*>(f.out);
-  for (int64_t i = 0; i < f.count; i++)
-    for (int lane = 0; lane < f.filters; lane += 16)
-      _mm512_mask_storeu_ps(out + i * f.step + lane, below(f.filters - lane), values(f, i, lane));
+  for (int lane = 0; lane < f.filters; lane += 16) {
+    const Lanes l = lanes(f, lane);
+    for (int64_t i = 0; i < f.count; i++)
+      _mm512_mask_storeu_ps(out + i * f.step + lane, below(f.filters - lane), any_values(l, i));
+  }
 }
 
 TARGET void finish_words(const Finish& f) {
   uint32_t* out = static_cast<uint32_t*>(f.out);
-  for (int64_t i = 0; i < f.count; i++)
-    for (int lane = 0; lane < f.filters; lane += 16) {
+  for (int lane = 0; lane < f.filters; lane += 16) {
+    const Lanes l = lanes(f, lane);
+    for (int64_t i = 0; i < f.count; i++) {
       const __mmask16 wanted = below(f.filters - lane);
-      const uint32_t bits = _mm512_mask_cmp_ps_mask(wanted, values(f, i, lane), _mm512_setzero_ps(), _CMP_GE_OQ);
+      const uint32_t bits = _mm512_mask_cmp_ps_mask(wanted, any_values(l, i), _mm512_setzero_ps(), _CMP_GE_OQ);
       uint32_t& word = out[i * f.step + lane / 32];
       word = lane % 32 ? word | bits << 16 : bits;
     }
+  }
 }
 
 INLINE __m512i levels(__m512 x, const Pack& p) {

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <memory>
 #include <new>
 
 namespace rarefy {
@@ -85,8 +86,8 @@ const char* rarefy_filters_new(const uint8_t* bits, int64_t filters, int64_t cha
   const Version* version = chosen();
   if (!version) return "RAREFY_KERNELS names a version that this CPU or this library has not";
   try {
-    rarefy_filters* f = new rarefy_filters{version, filters, channels, height, width, 0, (channels + 31) / 32, {}, {}, {}};
-    *made = f;
+    std::unique_ptr<rarefy_filters> f(
+        new rarefy_filters{version, filters, channels, height, width, 0, (channels + 31) / 32, {}, {}, {}});
     f->padded = (filters + BLOCK - 1) / BLOCK * BLOCK;
     f->weights.resize(static_cast<size_t>(f->padded * height * width * f->words));
     f->sums.resize(static_cast<size_t>(f->padded * height * width));
@@ -97,6 +98,7 @@ const char* rarefy_filters_new(const uint8_t* bits, int64_t filters, int64_t cha
       to_words(bits + i * ((f->size() + 7) / 8), *f, words.data());
       place(words.data(), i, *f);
     }
+    *made = f.release();
     return nullptr;
   } catch (const std::bad_alloc&) {
     return "not enough memory for the filters";

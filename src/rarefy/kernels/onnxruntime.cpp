@@ -151,20 +151,21 @@ Status* geometry(const Api* api, const Info* info, Kernel* kernel) {
     if (c.bits < 1) return api->error(INVALID_ARGUMENT, "bits must be 1 to 4");
   }
   if (kernel->kind->linear) return nullptr;
-  int64_t pads[8];
+  int64_t pads[8], strides[2], dilations[2];
   float value = 0;
-  TRY(attribute(api, info, "strides", 2, &c.stride_h));
-  TRY(attribute(api, info, "dilations", 2, &c.dilation_h));
+  TRY(attribute(api, info, "strides", 2, strides));
+  TRY(attribute(api, info, "dilations", 2, dilations));
   TRY(attribute(api, info, "padding", 8, pads));
   if (!kernel->kind->levels) TRY(api->real(info, "pad_value", &value));
   if (pads[0] || pads[1] || pads[4] || pads[5] || (value != 0 && value != 1 && value != -1))
     return api->error(INVALID_ARGUMENT, "padding must be of height and width, with -1, 0 or 1");
+  c.stride_h = strides[0], c.stride_w = strides[1], c.dilation_h = dilations[0], c.dilation_w = dilations[1];
   c.top = pads[2], c.left = pads[3], c.bottom = pads[6], c.right = pads[7];
   c.pad_value = static_cast<int64_t>(value);
   return nullptr;
 }
 
-Status* create(const Operator* op, const Api* api, const Info* info, void** out) {
+Status* make_kernel(const Operator* op, const Api* api, const Info* info, void** out) {
   std::unique_ptr<Kernel> kernel(new Kernel{api, op->kind});
   TRY(geometry(api, info, kernel.get()));
   int64_t shape[4] = {0, 0, 1, 1};
@@ -202,7 +203,7 @@ void each(void* context, void (*work)(void*, size_t), size_t count, void* argume
     for (size_t i = 0; i < count; i++) work(argument, i);
 }
 
-Status* compute(void* made, Context* context) {
+Status* run_kernel(void* made, Context* context) {
   const Kernel* kernel = static_cast<const Kernel*>(made);
   const Api* api = kernel->api;
   rarefy_convolution c = kernel->convolution;
@@ -243,8 +244,8 @@ Operator::Operator(const Kind& of) : kind(&of) {
   input_kind = output_kind = [](const Operator*, size_t) { return 0; };  // required
   memory = [](const Operator*, size_t) { return 0; };
   for (auto& entry : variadic) entry = [](const Operator*) { return 1; };
-  create_or_fail = create;
-  compute_or_fail = compute;
+  create_or_fail = make_kernel;
+  compute_or_fail = run_kernel;
 }
 
 }  // namespace

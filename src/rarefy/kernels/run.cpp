@@ -10,6 +10,7 @@
 namespace rarefy {
 namespace {
 
+constexpr int64_t FAR = 1 << 16;    // floats of an output that the nearest caches do not keep
 constexpr int64_t PIECE = 1 << 24;  // weights times pixels that are worth another thread's attention
 
 // Everything about one call; `image` is the one being worked on.
@@ -133,6 +134,11 @@ void work_on(const Call& call, int64_t block, int64_t begin, int64_t count) {
   const int64_t weights = f.height * f.width * f.words * BLOCK, all = call.out_height * call.out_width;
   const int filters = static_cast<int>(std::min<int64_t>(BLOCK, f.filters - block * BLOCK));
   const int64_t words = (f.filters + 31) / 32;
+  if (!c.rows && !c.packed_out && f.filters * all >= FAR) {  // brought near while the bits are counted
+    const float* out = reinterpret_cast<float*>(call.y) + (call.number * f.filters + block * BLOCK) * all + begin;
+    for (int filter = 0; filter < filters; filter++)
+      for (int64_t i = 0; i < count; i += 16) __builtin_prefetch(out + filter * all + i, 1);
+  }
   f.version->count({f.weights.data() + block * weights, pixels, count, filters, call.segments.data(),
                     static_cast<int64_t>(call.segments.size()), call.segment_words, static_cast<int>(call.planes),
                     call.plane, counts});

@@ -7,7 +7,7 @@ namespace rarefy {
 
 constexpr int BLOCK = 64;   // filters that are worked on together
 constexpr int TILE = 7;     // at most so many pixels are worked on together
-constexpr int CHUNK = 112;  // at most so many pixels are finished together
+constexpr int CHUNK = 56;   // at most so many pixels are finished together
 
 // Counts the bits in which filters and activations differ. Where activations have several planes, the highest comes
 // first, and the count of all before is doubled.

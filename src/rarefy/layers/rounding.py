@@ -43,10 +43,15 @@ def _symbols(x: Tensor, scale: Tensor, point: Tensor) -> Tensor:
     return back
 
 
-def attach(module: nn.Module, side: Side, scale: Tensor, point: Tensor) -> None:
-    """Round on this side of `module` from now on. Points that share their two tensors share their range."""
+def attach(module: nn.Module, side: Side, scale: Tensor, point: Tensor, *, silent: bool = False) -> None:
+    """Round on this side of `module` from now on. Points that share their two tensors share their range.
+
+    silent: only hold the range, as what comes there is rounded already.
+    """
     module.register_buffer(f"{side}_scale", scale)
     module.register_buffer(f"{side}_zero_point", point)
+    if silent:
+        return
     if side == "input":
         module.register_forward_pre_hook(Rounding(side))
     else:

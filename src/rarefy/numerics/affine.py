@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rarefy.errors import InputError
 
-FACTORS = 24  # shrunken ranges that `fitted` tries
+FACTORS = 16  # shrunken ranges that `fitted` tries
 
 
 def limits(bits: int, signed: bool = True) -> tuple[int, int]:
@@ -18,9 +18,7 @@ def limits(bits: int, signed: bool = True) -> tuple[int, int]:
     return (1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
 
 
-def parameters(
-    low: Tensor, high: Tensor, bits: int, *, symmetric: bool, signed: bool = True
-) -> tuple[Tensor, Tensor]:
+def parameters(low: Tensor, high: Tensor, bits: int, *, symmetric: bool, signed: bool = True) -> tuple[Tensor, Tensor]:
     """(scale, zero_point) for values in low .. high, element by element; float32 and int32 of their shape.
 
     The range is widened to hold 0, which an integer represents exactly. A range of 0 alone has the scale 1.
@@ -37,6 +35,8 @@ def parameters(
     scale = ((high - low) / (most - least)).float()
     tiny = torch.finfo(torch.float32).tiny
     scale = torch.where(high > low, scale.clamp(tiny, torch.finfo(torch.float32).max), 1.0)
+    if symmetric:
+        return scale, torch.full_like(scale, 0 if signed else 2 ** (bits - 1)).int()
     point = (least - low / scale.double()).round().clamp(least, most)
     return scale, torch.where(high > low, point, 0.0 if signed else float(least)).int()
 

@@ -22,11 +22,12 @@ METHODS: tuple[Method, ...] = get_args(Method)
 
 SHIFT = 17
 CELLS = 1 << (32 - SHIFT)
-SAMPLE = 8192  # values of an example that are counted; its extremes are those of all
+SAMPLE = 4096  # values of an example that are counted; its extremes are those of all
 BEYOND = 2  # octaves above the median example that still count
 TAIL = 1e-4  # on each side, for percentile
 MOMENTUM = 0.1  # of a new batch, for average
 CANDIDATES = 80
+MOST_INSIDE = 0.99  # of the values, for entropy: a range that holds next to nothing diverges from nothing
 
 
 class Observer:
@@ -35,23 +36,31 @@ class Observer:
     def __init__(self) -> None:
         self.counts: dict[int, Tensor] = {}  # octave of the example's largest magnitude -> counts by cell
         self.examples: dict[int, int] = {}
-        self.low = self.high = 0.0
+        self.low, self.high = 0.0, 0.0
         self.average = (0.0, 0.0)
 
-    def add(self, examples: Tensor) -> None:
-        """Some examples, along the first dimension. Raises `InputError` where a value is NaN or infinite."""
+    def add(self, examples: Tensor, clip: tuple[float, float] | None = None) -> None:
+        """Some examples, along the first dimension, of what will be clipped to bounds.
+
+        Raises `InputError` where a value is NaN or infinite.
+        """
         rows = examples.detach().float().flatten(1) if examples.ndim > 1 else examples.detach().float()[:, None]
         lows, highs = rows.aminmax(dim=1)
         tops = torch.maximum(-lows, highs)
         if not bool((tops.isfinite() & lows.isfinite()).all()):
             raise InputError("expected finite values, not NaN or infinite ones")
+        rows = rows[:, :: max(1, -(-rows.shape[1] // SAMPLE))]
+        if clip is not None:
+            rows, lows, highs = (tensor.clamp(*clip) for tensor in (rows, lows, highs))
         low, high = float(lows.mean()), float(highs.mean())
         share = MOMENTUM if self.examples else 1.0
-        self.average = self.average[0] + share * (low - self.average[0]), self.average[1] + share * (high - self.average[1])
+        self.average = (
+            self.average[0] + share * (low - self.average[0]),
+            self.average[1] + share * (high - self.average[1]),
+        )
         self.low, self.high = min(self.low, float(lows.min())), max(self.high, float(highs.max()))
-        rows = rows[:, :: max(1, -(-rows.shape[1] // SAMPLE))]
         octaves = tops.frexp().exponent
-        for octave in octaves.unique().tolist():
+        for octave in sorted(set(octaves.tolist())):
             chosen = rows[octaves == octave].contiguous()
             cells = (chosen.view(torch.int32) >> SHIFT) + CELLS // 2
             counted = torch.bincount(cells.flatten().cpu(), minlength=CELLS).int()
@@ -67,6 +76,7 @@ class Observer:
         if method == "average":
             return min(self.average[0], 0.0), max(self.average[1], 0.0)
         centres, weight = self._cells()
+        centres = centres.clamp(self.low, self.high)  # a cell is wider than what fell into it
         if method == "percentile":
             share = weight.cumsum(0) / weight.sum()
             last = len(share) - 1
@@ -89,9 +99,7 @@ class Observer:
         return centres[order], counts[used][order].double()
 
 
-def _searched(
-    centres: Tensor, weight: Tensor, method: Method, bits: int, symmetric: bool
-) -> tuple[float, float]:
+def _searched(centres: Tensor, weight: Tensor, method: Method, bits: int, symmetric: bool) -> tuple[float, float]:
     """The range of least cost: the upper bound first, then the lower, then the upper one again."""
     low, high = min(float(centres[0]), 0.0), max(float(centres[-1]), 0.0)
     factors = torch.logspace(0, -1.5, CANDIDATES, dtype=torch.float64)
@@ -110,26 +118,20 @@ def _searched(
     return low, high
 
 
-def _rounded(
-    centres: Tensor, lows: Tensor, highs: Tensor, bits: int, symmetric: bool
-) -> tuple[Tensor, Tensor]:
+def _rounded(centres: Tensor, lows: Tensor, highs: Tensor, bits: int, symmetric: bool) -> tuple[Tensor, Tensor]:
     """(candidates, cells): the integers of the cells, and what they stand for."""
     scale, point = (p[:, None].double() for p in parameters(lows, highs, bits, symmetric=symmetric, signed=False))
     q = quantize(centres, scale, point, *limits(bits, signed=False))
     return q, dequantize(q, scale, point)
 
 
-def _errors(
-    centres: Tensor, weight: Tensor, lows: Tensor, highs: Tensor, bits: int, symmetric: bool
-) -> Tensor:
+def _errors(centres: Tensor, weight: Tensor, lows: Tensor, highs: Tensor, bits: int, symmetric: bool) -> Tensor:
     """Mean squared errors."""
     _, back = _rounded(centres, lows, highs, bits, symmetric)
     return (back - centres).square() @ weight
 
 
-def _divergences(
-    centres: Tensor, weight: Tensor, lows: Tensor, highs: Tensor, bits: int, symmetric: bool
-) -> Tensor:
+def _divergences(centres: Tensor, weight: Tensor, lows: Tensor, highs: Tensor, bits: int, symmetric: bool) -> Tensor:
     """KL(P || Q): P the clipped distribution, Q what is left of it when each integer's share is spread evenly over the
     cells that it stands for (Migacz 2017, 8-bit inference with TensorRT)."""
     q, _ = _rounded(centres, lows, highs, bits, symmetric)
@@ -147,4 +149,5 @@ def _divergences(
     clipped[rows, last.clamp(min=0)] += ((centres > highs[:, None]) * weight).sum(1)
     clipped[rows, first.clamp(max=len(centres) - 1)] += ((centres < lows[:, None]) * weight).sum(1)
     p, s = clipped / weight.sum(), spread / spread.sum(1, keepdim=True).clamp(min=1e-300)
-    return torch.where(p > 0, p * (p / s.clamp(min=1e-12)).log(), 0.0).sum(1)
+    divergence = torch.where(p > 0, p * (p / s.clamp(min=1e-12)).log(), 0.0).sum(1)
+    return torch.where((inside.double() @ weight) >= MOST_INSIDE * weight.sum(), divergence, torch.inf)

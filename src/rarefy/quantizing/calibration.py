@@ -49,7 +49,9 @@ def calibrated(
         for handle in handles:
             handle.remove()
     if not done:
-        raise StepError("Quantize: there are no training examples to calibrate on; give some, or set activations to null")
+        raise StepError(
+            "Quantize: there are no training examples to calibrate on; give some, or set activations to null"
+        )
     return seen
 
 
@@ -59,7 +61,7 @@ def _watch(model: nn.Module, point: Point, seen: Seen) -> Any:
 
     def look(tensor: Tensor) -> None:
         try:
-            observer.add(tensor.clamp(*point.clip) if point.clip else tensor)
+            observer.add(tensor, point.clip)
         except InputError:
             raise StepError(
                 f"Quantize: NaN or infinite values at the {side} of {path} while calibrating: look at the training "

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from rarefy import encodings
 from rarefy.encodings import Affine
 from rarefy.errors import InputError, StepError
-from rarefy.graph.normalisation import folded
-from rarefy.graph.weights import Weight, by_path
+from rarefy.graph.weights import Weight
 from rarefy.layers.rounding import attach
 from rarefy.numerics.affine import parameters
 from rarefy.numerics.observers import Method
 from rarefy.quantizing.calibration import Seen, mean_error
+from rarefy.quantizing.normalisation import folded
 from rarefy.quantizing.points import Place, Point
 from rarefy.step import Plan
 
@@ -29,7 +29,7 @@ def place_name(place: Place) -> str:
 def planned_points(plan: Plan) -> list[Point]:
     """The points that a plan holds."""
     return [
-        Point(_place(name), _place(made["of"]), tuple(math.inf if b is None else b for b in made["clip"] or ()) or None)  # type: ignore[arg-type]
+        Point(_place(name), _place(made["of"]), _clip(made["clip"]), made["silent"])
         for name, made in plan.also.items()
         if "of" in made
     ]
@@ -38,7 +38,14 @@ def planned_points(plan: Plan) -> list[Point]:
 def point_data(point: Point) -> dict[str, Any]:
     """A point as plain data; an open bound is None."""
     clip = None if point.clip is None else [b if math.isfinite(b) else None for b in point.clip]
-    return {"of": place_name(point.of), "clip": clip}
+    return {"of": place_name(point.of), "clip": clip, "silent": point.silent}
+
+
+def _clip(bounds: list[float | None] | None) -> tuple[float, float] | None:
+    if bounds is None:
+        return None
+    low, high = (math.inf if bound is None else bound for bound in bounds)
+    return low, high
 
 
 def _place(name: str) -> Place:
@@ -76,7 +83,7 @@ def _correct(model: nn.Module, weight: Weight, lost: Tensor, seen: Seen) -> None
         bias, mean = owner._parameters.get("bias"), seen.means.get(paths[id(owner)])
         plain = not encodings.chain(weight) and not owner._forward_hooks and not owner._forward_pre_hooks
         if bias is not None and mean is not None and name == "weight" and plain:
-            bias += mean_error(owner, lost, mean)
+            bias.add_(mean_error(owner, lost, mean))
 
 
 def round_activations(
@@ -87,7 +94,7 @@ def round_activations(
     for point in points:
         if point.of not in ranges:
             ranges[point.of] = _range(point.of, seen, observer, symmetric)
-        attach(model.get_submodule(point.place[0]), point.place[1], *ranges[point.of])
+        attach(model.get_submodule(point.place[0]), point.place[1], *ranges[point.of], silent=point.silent)
 
 
 def _range(place: Place, seen: Seen | None, observer: Method, symmetric: bool) -> tuple[Tensor, Tensor]:
@@ -105,12 +112,25 @@ def _range(place: Place, seen: Seen | None, observer: Method, symmetric: bool) -
 
 
 def round_bias(model: nn.Module, path: str, blank: bool) -> None:
-    """Store the bias of a layer as the 32-bit integers that its products are summed in: scale input x weight."""
-    weight = by_path(model)[path]
-    module = weight.module
-    link = encodings.find(by_path(model)[f"{path.rpartition('.')[0]}.weight".removeprefix(".")], Affine)
+    """Store the bias of the layer at `path` as the 32-bit integers that its products are summed in."""
+    module = model.get_submodule(path)
+    weight = Weight(f"{path}.bias", ((module, "bias"),))
+    scale = torch.ones(weight.tensor.shape) if blank else _sums(module).expand(len(weight.tensor))
+    encodings.encode(weight, [Affine(scale, torch.zeros(scale.shape), 32, 0)], module.bias)  # type: ignore[arg-type]
+
+
+def snap_biases(model: nn.Module, paths: list[str]) -> None:
+    """Put biases on the grid of the integers that an engine makes of them, so that sums are the same there."""
+    for path in paths:
+        module = model.get_submodule(path)
+        bias = module._parameters.get("bias")
+        if bias is not None:
+            scale = _sums(module).double()
+            bias.data.copy_((bias.data.double() / scale).round() * scale)
+
+
+def _sums(module: nn.Module) -> Tensor:
+    """The scale of a layer's sums of products: input x weight."""
+    link = encodings.find(Weight("weight", ((module, "weight"),)), Affine)
     assert isinstance(link, Affine)
-    scale = torch.ones(weight.tensor.shape)
-    if not blank:
-        scale = scale.to(link.scale.device) * link.scale * module.get_buffer("input_scale").to(link.scale.device)
-    encodings.encode(weight, [Affine(scale, torch.zeros(scale.shape), 32, 0)], weight.tensor)
+    return link.scale * module.get_buffer("input_scale").to(link.scale.device)

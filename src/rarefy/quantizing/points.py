@@ -20,18 +20,31 @@ SAME = {
     *("max_pool1d", "max_pool2d", "boolean_dispatch", "adaptive_max_pool2d", "reshape", "view", "flatten", "squeeze"),
     *("unsqueeze", "permute", "transpose", "contiguous", "dropout", "chunk", "split", "getitem", "expand", "clone"),
 }  # what comes out is some of what went in
-BETWEEN = {"add", "iadd", "cat", "concat", "mul", "avg_pool2d", "adaptive_avg_pool2d", "mean"}  # integers in, integers out
+BETWEEN = {
+    "add",
+    "iadd",
+    "cat",
+    "concat",
+    "mul",
+    "avg_pool2d",
+    "adaptive_avg_pool2d",
+    "mean",
+}  # integers in, integers out
 
 Place = tuple[str, Side]
 
 
 @dataclass(frozen=True)
 class Point:
-    """One place, and the one whose range it has; `clip` are the bounds of an activation function taken in."""
+    """One place, and the one whose range it has; `clip` are the bounds of an activation function taken in.
+
+    silent: what comes there is rounded already, and only the range has to be known.
+    """
 
     place: Place
     of: Place
     clip: tuple[float, float] | None = None
+    silent: bool = False
 
 
 def points(model: nn.Module, seen: Flow, layers: list[str]) -> list[Point]:
@@ -46,7 +59,7 @@ class _Search:
         self.values: dict[Value, Place] = {}  # rounded by the module that gives it
         self.functional: dict[Value, Place] = {}  # rounded by its readers; the first of them
         self.taken: dict[Value, Value] = {}  # what an absorbed ReLU gives -> the layer's output
-        self.own = {v: (path, "output") for path in layers for v in seen.outputs.get(path, [])}
+        self.own: dict[Value, Place] = {v: (path, "output") for path in layers for v in seen.outputs.get(path, [])}
         self.clips = {path: self._clip(path) for path in layers}
 
     def found(self) -> list[Point]:
@@ -114,8 +127,8 @@ class _Search:
         if given is None:
             of = self.functional.setdefault(value, place)
             self.placed[place] = Point(place, of)
-        elif moved:
-            self.placed[place] = Point(place, given)
+        else:
+            self.placed[place] = Point(place, given, silent=not moved)
 
     def _between(self, step: Step) -> None:
         """An operation that runs on integers if what it gives is rounded too."""

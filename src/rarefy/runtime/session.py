@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rarefy import kernels
 from rarefy.errors import InputError, ModelError
 
 Array = npt.NDArray[Any]
 LARGEST_PROTOBUF = 2**31 - 1
+# the operators of rarefy.kernels, by name: a file without them needs no library
+OURS = (b"BinaryConv", b"LowBitConv", b"BinaryLinear", b"LowBitLinear")
 
 DTYPES = {
     "tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16",
@@ -106,22 +110,36 @@ def session(model: bytes, *, threads: int | None = None, optimise: bool = True) 
     """A session for a serialised ONNX model.
 
     `threads` is the number of threads of one operator (None: as many as there are cores); `optimise=False`
-    runs the graph exactly as it is written. Raises `ModelError` where the model cannot be run.
+    runs the graph exactly as it is written. Binary layers run on the kernels of `rarefy.kernels`; where these cannot
+    take one, a warning says why, and all run as the standard operators that the file has for them. Raises `ModelError`
+    where the model cannot be run.
     """
+    if any(name in model for name in OURS) and (library := kernels.custom_ops()):
+        try:
+            return Session(_engine(model, threads, optimise, library))
+        except ModelError as error:
+            plain = Session(_engine(model, threads, optimise, None))  # or the model itself is broken
+            warnings.warn(f"the model runs without the binary kernels: {error}", stacklevel=2)
+            return plain
+    return Session(_engine(model, threads, optimise, None))
+
+
+def _engine(model: bytes, threads: int | None, optimise: bool, library: Path | None) -> Any:
     import onnxruntime
 
     ort: Any = onnxruntime  # its types leave out most names
     options = ort.SessionOptions()
+    if library:
+        options.register_custom_ops_library(str(library))
     options.log_severity_level = 3  # errors only
     if threads is not None:
         options.intra_op_num_threads = threads
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        engine = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the engine's errors share no narrower class
         raise ModelError(f"the model cannot be run: {_first_line(error)}") from None
-    return Session(engine)
 
 
 def load(path: str | Path, *, threads: int | None = None, optimise: bool = True) -> Session:

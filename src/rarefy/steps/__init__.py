@@ -9,6 +9,7 @@ from rarefy.steps.half import Half
 from rarefy.steps.prune_channels import PruneChannels
 from rarefy.steps.prune_layers import PruneLayers
 from rarefy.steps.prune_weights import PruneWeights
+from rarefy.steps.quantize import Quantize
 from rarefy.steps.sparsify import Sparsify
 from rarefy.steps.structure_matrices import StructureMatrices
 from rarefy.steps.swap_convs import SwapConvs
@@ -26,6 +27,7 @@ ALL: tuple[type[Step], ...] = (
     SwapConvs,
     PruneWeights,
     ClusterWeights,
+    Quantize,
     Half,
 )
 
@@ -39,6 +41,7 @@ __all__ = [
     "PruneChannels",
     "PruneLayers",
     "PruneWeights",
+    "Quantize",
     "Sparsify",
     "StructureMatrices",
     "SwapConvs",

@@ -44,6 +44,8 @@ class Half(Step):
     def _why_not(self, weight: Weight) -> str | None:
         if chosen(weight.path, self.skip):
             return "skipped, as set"
+        if found := encodings.find(weight, encodings.Affine):
+            return f"stored as {found.describe()} already"
         if encodings.find(weight, encodings.Half):
             return "stored in 16 bits already"
         values = weight.values.detach()

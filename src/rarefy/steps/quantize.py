@@ -11,12 +11,12 @@ from rarefy import budget, encodings
 from rarefy.errors import StepError
 from rarefy.graph.flow import Flow, flow
 from rarefy.graph.modules import twin
-from rarefy.graph.normalisation import foldable, folded
 from rarefy.graph.weights import Weight, chosen, surveyed, weights
 from rarefy.numerics.observers import Method
 from rarefy.quantizing import change
 from rarefy.quantizing.calibration import calibrated
 from rarefy.quantizing.decision import INTEGER_LAYERS, decision, saturates, why_unfit, words
+from rarefy.quantizing.normalisation import foldable, folded
 from rarefy.quantizing.points import points
 from rarefy.step import Context, Plan, Step
 from rarefy.task import forward
@@ -103,7 +103,7 @@ class Quantize(Step):
         owners = {id(m): w.path for w in weights(work) for m, name in w.owners if name == "weight"}
         names = {path: owners[id(m)] for path, m in work.named_modules() if id(m) in owners}
         for norm, layer in foldable(work, seen).items():
-            if names[layer] in plan.do:
+            if names[layer] in plan.do and not chosen(f"{norm}.weight", self.skip):
                 _fold(plan, norm, layer)
                 work = folded(work, norm, layer)
         encodings.decoded(work)
@@ -137,10 +137,22 @@ class Quantize(Step):
             if "axis" in made:
                 change.round_weight(model, weight, made, seen, context.blank)
         change.round_activations(model, places, seen, self.observer, self.symmetric_activations)
-        for path, made in plan.do.items():
-            if made.get("bits") == 32:
-                change.round_bias(model, path, context.blank)
+        biases = [path.rpartition(".")[0] for path, made in plan.do.items() if made.get("bits") == 32]
+        for path in biases:
+            change.round_bias(model, path, context.blank)
+        if not context.blank:
+            change.snap_biases(model, [path for path in self._summed(model, plan) if path not in biases])
         return model
+
+    def _summed(self, model: nn.Module, plan: Plan) -> list[str]:
+        """The layers that engines add an integer bias in."""
+        scaled = {
+            id(m) for w in weights(model) if plan.do.get(w.path, {}).get("axis", 1) in (0, None) for m, _ in w.owners
+        }
+        grouped = {id(m) for w in weights(model) if plan.do.get(w.path, {}).get("group") for m, _ in w.owners}
+        places = [name.rpartition(":")[0] for name in plan.also if name.endswith(":input")]
+        modules = {path: model.get_submodule(path) for path in places}
+        return [p for p, m in modules.items() if id(m) in scaled - grouped and isinstance(m, INTEGER_LAYERS)]
 
 
 def _run(model: nn.Module, context: Context) -> Flow:

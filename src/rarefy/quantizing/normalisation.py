@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from rarefy import encodings
 from rarefy.graph.flow import Flow
 from rarefy.graph.modules import replaced
-from rarefy.graph.weights import weights
+from rarefy.graph.weights import Weight, weights
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
@@ -23,17 +23,19 @@ def foldable(model: nn.Module, seen: Flow) -> dict[str, str]:
         if not isinstance(norm, _BatchNorm) or norm.running_mean is None or seen.calls[path] != 1 or not path:
             continue
         value = seen.inputs.get(path, [(0, 0)])[0]
-        for giver in seen.givers.get(value, []):
+        alone = len(seen.uses.get(value, [])) == 1 and value not in seen.results
+        for giver in seen.givers.get(value, []) if alone and not _hooked(norm) else []:
             layer = modules[giver]
-            if not isinstance(layer, LAYERS) or seen.calls[giver] != 1 or id(layer) not in owners:
-                continue
-            count, weight = owners[id(layer)]
-            plain = all(isinstance(link, encodings.Mask) for link in encodings.chain(weight))
-            alone = len(seen.uses.get(value, [])) == 1 and value not in seen.results
-            hooks = norm._forward_hooks or norm._forward_pre_hooks or layer._forward_hooks
-            if count == 1 and plain and alone and not hooks and _single(layer, seen.sizes[value]):
-                found[path] = giver
+            if isinstance(layer, LAYERS) and seen.calls[giver] == 1 and id(layer) in owners and not _hooked(layer):
+                count, weight = owners[id(layer)]
+                plain = all(isinstance(link, encodings.Mask) for link in encodings.chain(weight))
+                if count == 1 and plain and _single(layer, seen.sizes[value]):
+                    found[path] = giver
     return found
+
+
+def _hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def _single(layer: nn.Module, ndim: int) -> bool:
@@ -49,12 +51,14 @@ def folded(model: nn.Module, norm: str, layer: str) -> nn.Module:
     W' = W gamma / sqrt(var + eps), b' = (b - mean) gamma / sqrt(var + eps) + beta, computed in float64.
     """
     batch, target = model.get_submodule(norm), model.get_submodule(layer)
-    assert isinstance(batch, _BatchNorm) and batch.running_mean is not None and batch.running_var is not None
+    assert isinstance(batch, _BatchNorm)
+    assert batch.running_mean is not None
+    assert batch.running_var is not None
     factor = 1 / (batch.running_var.double() + batch.eps).sqrt()
     factor = factor if batch.weight is None else factor * batch.weight.detach().double()
     shift = -batch.running_mean.double() * factor
     shift = shift if batch.bias is None else shift + batch.bias.detach().double()
-    weight = next(w for w in weights(model) if any(m is target and n == "weight" for m, n in w.owners))
+    weight = Weight(f"{layer}.weight", ((target, "weight"),))
     tensor = weight.values.detach().double()
     scaled = tensor * factor.view(-1, *[1] * (tensor.ndim - 1))
     free = weight.values.requires_grad
@@ -62,5 +66,5 @@ def folded(model: nn.Module, norm: str, layer: str) -> nn.Module:
     bias = target.bias
     if isinstance(bias, Tensor):
         shift = shift + bias.detach().double() * factor
-    target.bias = nn.Parameter(shift.float(), requires_grad=free)  # type: ignore[assignment]
+    target.bias = nn.Parameter(shift.float(), requires_grad=free)
     return replaced(model, norm, nn.Identity())

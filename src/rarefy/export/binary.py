@@ -1,0 +1,157 @@
+"""Binary layers in an ONNX file: functions of our own domain whose bodies are standard operators.
+
+Plain ONNX Runtime runs the bodies; where the library of `rarefy.kernels` is registered, an operator of the same domain
+and name takes the function's place. Weights are uint8 bits (`rarefy.kernels.pack_bits`) in both.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import onnx
+from onnx import helper, parser
+
+from rarefy.errors import ExportError
+
+if TYPE_CHECKING:
+    from rarefy.kernels import Convolution
+
+DOMAIN = "rarefy"
+OLDEST_OPSET = 18  # BitwiseAnd
+
+SIGNS = """
+  zero = Constant <value_float = 0.0> ()
+  positive = GreaterOrEqual (X, zero)
+  activations = Where (positive, one, minus_one)
+"""
+LEVELS = """
+  zero = Constant <value_float = 0.0> ()
+  two = Constant <value_float = 2.0> ()
+  steps = Constant <value_float: float = @steps> ()
+  bits = Constant <value_int: int = @bits> ()
+  count = Pow (two, bits)
+  top = Sub (count, one)
+  scaled = Mul (X, steps)
+  rounded = Round (scaled)
+  activations = Clip (rounded, zero, top)
+"""
+# [filters, bytes] -> [filters, bytes, 8] -> [filters, 8 bytes] -> [filters, size] -> shape
+WEIGHT = """
+  one = Constant <value_float = 1.0> ()
+  minus_one = Constant <value_float = -1.0> ()
+  masks = Constant <value = uint8[8] {1, 2, 4, 8, 16, 32, 64, 128}> ()
+  first = Constant <value_ints = [0]> ()
+  second = Constant <value_ints = [1]> ()
+  third = Constant <value_ints = [2]> ()
+  fifth = Constant <value_ints = [4]> ()
+  flat = Constant <value_ints = [0, -1]> ()
+  shape = Constant <value_ints: ints = @shape> ()
+  bytes = Unsqueeze (W, third)
+  masked = BitwiseAnd (bytes, masks)
+  set = Cast <to = 9> (masked)
+  signs = Where (set, one, minus_one)
+  all = Reshape (signs, flat)
+  sizes = Slice (shape, second, fifth)
+  size = ReduceProd <keepdims = 1> (sizes)
+  kept = Slice (all, first, size, second)
+  weight = Reshape (kept, shape)
+"""
+PADS = """
+  pads = Constant <value_ints: ints = @padding> ()
+"""
+PAD_VALUE = """
+  pad_value = Constant <value_float: float = @pad_value> ()
+  padded = Pad (activations, pads, pad_value)
+"""
+PAD_ZERO = """
+  padded = Pad (activations, pads, zero)
+"""
+CONV = """
+  sums = Conv <strides: ints = @strides, dilations: ints = @dilations> (padded, weight)
+  column = Constant <value_ints = [1, -1, 1, 1]> ()
+  scales = Reshape (scale, column)
+  scaled_sums = Mul (sums, scales)
+"""
+MAP = """
+  magnitudes = Abs (X)
+  mean = ReduceMean <keepdims = 1> (magnitudes, second)
+  magnitude = Pad (mean, pads, zero)
+  window = Slice (shape, third, fifth)
+  ones_shape = Concat <axis = 0> (second, second, window)
+  ones = ConstantOfShape <value = float[1] {1.0}> (ones_shape)
+  under = Conv <strides: ints = @strides, dilations: ints = @dilations> (magnitude, ones)
+  positions = ReduceProd <keepdims = 0> (window)
+  divisor = Cast <to = 1> (positions)
+  map = Div (under, divisor)
+  result = Mul (scaled_sums, map)
+"""
+PLAIN = """
+  result = Identity (scaled_sums)
+"""
+ADD = """
+  biases = Reshape (bias, column)
+  Y = Add (result, biases)
+"""
+LINEAR = """
+  sums = Gemm <transB = 1> (activations, weight)
+  result = Mul (sums, scale)
+  Y = Add (result, bias)
+"""
+
+GEOMETRY = "shape, strides, dilations, padding"
+FUNCTIONS = {
+    "BinaryConv": (f"{GEOMETRY}, pad_value", (WEIGHT, SIGNS, PADS, PAD_VALUE, CONV, PLAIN, ADD)),
+    "BinaryConvMapped": (f"{GEOMETRY}, pad_value", (WEIGHT, SIGNS, PADS, PAD_VALUE, CONV, MAP, ADD)),
+    "LowBitConv": (f"{GEOMETRY}, bits, steps", (WEIGHT, LEVELS, PADS, PAD_ZERO, CONV, PLAIN, ADD)),
+    "BinaryLinear": ("shape", (WEIGHT, SIGNS, LINEAR)),
+    "LowBitLinear": ("shape, bits, steps", (WEIGHT, LEVELS, LINEAR)),
+}
+
+
+@cache
+def function(name: str, opset: int) -> onnx.FunctionProto:
+    """The model-local function `name` for a model of that opset."""
+    if opset < OLDEST_OPSET:
+        raise ExportError(f"binary layers need opset {OLDEST_OPSET} or newer, not {opset}")
+    attributes, body = FUNCTIONS[name]
+    head = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>\n{name} <{attributes}> (X, W, scale, bias) => (Y)'
+    return parser.parse_function(f"{head} {{{''.join(body)}}}")
+
+
+def operator(shape: tuple[int, ...], how: Convolution) -> str:
+    """The name of the function for filters of that shape."""
+    if len(shape) == 2:
+        return "LowBitLinear" if how.bits else "BinaryLinear"
+    if how.bits and how.map:
+        raise ExportError("the input's scale belongs to signs, not to activations of several bits")
+    return "LowBitConv" if how.bits else "BinaryConvMapped" if how.map else "BinaryConv"
+
+
+def node(
+    x: str, weight: str, scale: str, bias: str, y: str, shape: tuple[int, ...], how: Convolution
+) -> onnx.NodeProto:
+    """The node; `weight` names the uint8 bits of filters of `shape`, scale and bias float32 [filters]."""
+    name = operator(shape, how)
+    top, left, bottom, right = how.padding
+    values: dict[str, Any] = {
+        "shape": list(shape),
+        "strides": list(how.stride),
+        "dilations": list(how.dilation),
+        "padding": [0, 0, top, left, 0, 0, bottom, right],
+        "pad_value": float(how.pad_value),
+        "bits": how.bits,
+        "steps": float(how.steps),
+    }
+    wanted = FUNCTIONS[name][0].split(", ")
+    return helper.make_node(name, [x, weight, scale, bias], [y], domain=DOMAIN, **{key: values[key] for key in wanted})
+
+
+def declare(model: onnx.ModelProto) -> None:
+    """Adds the functions that the model's nodes use, and the domain."""
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    used = sorted({n.op_type for n in model.graph.node if n.domain == DOMAIN})
+    have = {f.name for f in model.functions if f.domain == DOMAIN}
+    model.functions.extend(function(name, opset) for name in used if name not in have)
+    if used and DOMAIN not in {entry.domain for entry in model.opset_import}:
+        model.opset_import.append(helper.make_opsetid(DOMAIN, 1))

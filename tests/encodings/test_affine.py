@@ -1,0 +1,86 @@
+"""Integers with scales as the file holds them."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper
+from torch import Tensor, nn
+
+from rarefy import encodings
+from rarefy.encodings import Affine, Mask
+from rarefy.export.writer import ModelWriter
+from rarefy.graph.weights import by_path
+
+FORMS = [(8, 0, 0), (8, None, 0), (8, 1, 0), (4, 0, 0), (3, 0, 4), (2, None, 0), (5, 0, 4)]
+
+
+def made(bits: int, axis: int | None, group: int, symmetric: bool = True) -> nn.Linear:
+    torch.manual_seed(0)
+    layer = nn.Linear(12, 5)
+    link = Affine.of(layer.weight.detach(), bits, axis, group, symmetric=symmetric)
+    encodings.encode(by_path(layer)["weight"], [link], layer.weight)
+    return layer
+
+
+def run(layer: nn.Linear) -> tuple[np.ndarray, onnx.GraphProto]:
+    """What ONNX Runtime makes of the stored tensors."""
+    graph = helper.make_graph([], "g", [], [helper.make_tensor_value_info("weight", TensorProto.FLOAT, [5, 12])])
+    writer = ModelWriter(graph)
+    writer.weight("weight", by_path(layer)["weight"])
+    writer.finish()
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {})[0], graph
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_the_file_decodes_to_the_same_weight(form: tuple[int, int | None, int], symmetric: bool) -> None:
+    layer = made(*form, symmetric)
+    decoded, graph = run(layer)
+    assert np.array_equal(decoded, layer.weight.detach().numpy())
+    kinds = {t.name: (t.data_type, list(t.dims)) for t in graph.initializer}
+    assert kinds["weight.values"] == (TensorProto.INT4 if form[0] <= 4 else TensorProto.INT8, [5, 12])
+    weight = by_path(layer)["weight"]
+    written = 8 * sum(len(t.raw_data) for t in graph.initializer)
+    assert encodings.stored_bits(weight) <= written <= encodings.stored_bits(weight) + 8
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_few_values_and_half_a_step_of_error(bits: int) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(6, 50)
+    link = Affine(weight.abs().amax(1) / (2 ** (bits - 1) - 1), torch.zeros(6), bits, 0)
+    back = link(weight)
+    assert all(len(row.unique()) <= 2**bits - 1 for row in back)
+    assert bool(((back - weight).abs() <= link.scale[:, None] * 0.5001).all())
+
+
+def test_the_gradient_passes_inside_the_range_only() -> None:
+    values = torch.tensor([[0.2, 5.0, -0.3]], requires_grad=True)
+    Affine(torch.tensor([0.01]), torch.zeros(1), 8, 0)(values).backward(torch.ones(1, 3))
+    assert isinstance(values.grad, Tensor)
+    assert values.grad.tolist() == [[1, 0, 1]]
+
+
+def test_a_pruned_weight_stays_zero() -> None:
+    layer = nn.Linear(12, 5)
+    mask = Mask(torch.rand(5, 12) > 0.5)
+    weight = by_path(layer)["weight"]
+    encodings.encode(weight, [mask, Affine.of(mask(layer.weight), 8, symmetric=False)], layer.weight)
+    assert not layer.weight[~mask.mask].any()
+    assert np.array_equal(run(layer)[0], layer.weight.detach().numpy())
+
+
+def test_a_bias_keeps_32_bits() -> None:
+    layer = nn.Linear(3, 4)
+    scale = torch.full((4,), 1e-6)
+    encodings.encode(by_path(layer)["bias"], [Affine(scale, torch.zeros(4), 32, 0)], layer.bias)
+    assert encodings.stored(by_path(layer)["bias"]).dtype == torch.int32
+    assert encodings.stored_bits(by_path(layer)["bias"]) == 4 * 64
+    assert encodings.describe(by_path(layer)["bias"]) == "int32 per channel"

@@ -1,0 +1,254 @@
+"""Integers after training: what is decided, what runs, what is refused."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models import CASES, Toy
+from rarefy import encodings
+from rarefy.errors import DataError, StepError
+from rarefy.export.onnx import Exporter
+from rarefy.graph.weights import by_path
+from rarefy.measure import answer
+from rarefy.quantizing import decision
+from rarefy.runtime import session
+from rarefy.step import Context
+from rarefy.steps import ClusterWeights, Half, PruneChannels, PruneWeights, Quantize
+
+
+class Same(nn.Conv2d):
+    """Pads by itself, on one side, as TensorFlow does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.pad(x, (0, 1, 0, 1)))
+
+
+class Inverted(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.expand, self.bn0 = nn.Conv2d(8, 16, 1, bias=False), nn.BatchNorm2d(16)
+        self.depthwise, self.bn1 = nn.Conv2d(16, 16, 3, padding=1, groups=16, bias=False), nn.BatchNorm2d(16)
+        self.project, self.bn2, self.relu = nn.Conv2d(16, 8, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU6()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn0(self.expand(x)))
+        return x + self.bn2(self.project(self.relu(self.bn1(self.depthwise(y)))))
+
+
+def mobile() -> nn.Sequential:
+    """EfficientNet-Lite-like."""
+    torch.manual_seed(0)
+    stem = nn.Sequential(Same(3, 8, 3, stride=2, bias=False), nn.BatchNorm2d(8), nn.ReLU6())
+    model = nn.Sequential(stem, Inverted(), Inverted(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.3)
+            nn.init.uniform_(module.running_var, 0.1, 0.6)
+    return model.eval()
+
+
+PICTURES = torch.randn(24, 3, 12, 12, generator=torch.Generator().manual_seed(3))
+TASK = Toy(PICTURES)
+
+
+def operators(data: bytes, folder: Path) -> Counter[str]:
+    """Those that ONNX Runtime runs."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(folder / "optimised.onnx"), 3
+    onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    return Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
+
+
+def test_every_convolution_and_matrix_runs_on_integers(tmp_path: Path) -> None:
+    model = mobile()
+    made = Quantize()(model, TASK)
+    data = Exporter(made, PICTURES[:2]).write(made).proto.SerializeToString()
+    ran = operators(data, tmp_path)
+    assert ran["QLinearConv"] == 7
+    assert ran["QGemm"] == 1
+    assert ran["QLinearAdd"] == 2
+    assert ran["QLinearGlobalAveragePool"] == 1
+    assert not {"Conv", "Gemm", "Add", "Clip", "DequantizeLinear"} & ran.keys()
+    assert ran["QuantizeLinear"] == 1
+    with torch.no_grad():
+        wanted, ours = model(PICTURES), made(PICTURES)
+    assert float((ours - wanted).norm() / wanted.norm()) < 0.05
+    for optimise in (True, False):
+        got = answer(session(data, optimise=optimise))(PICTURES)
+        assert float((got - ours).abs().max()) < 0.03 * float(ours.abs().max())
+
+
+def test_plan_says_everything() -> None:
+    plan = Quantize(layers={"1.expand": 4}, skip=("2.*",)).plan(mobile(), Context(task=TASK))
+    assert plan.do["0.0.weight"] == {"bits": 8, "axis": 0, "group": 0, "symmetric": True}
+    assert plan.do["1.expand.weight"]["bits"] == 4
+    assert plan.do["1.bn0.weight"] == plan.do["1.bn0.bias"] == {"into": "1.expand"}
+    assert plan.do["5.bias"] == {"bits": 32}
+    assert plan.notes["0.0.weight"] == "8-bit integers, a scale per channel"
+    assert plan.also["0.0:output"] == {"of": "0.0:output", "clip": [0.0, 6.0], "silent": False}
+    assert plan.also["1.bn2"] == {"into": "1.project"}
+    assert {why for path, why in plan.leave.items() if path.startswith("2.")} == {"skipped, as set"}
+    assert not any(path.startswith("2.") for path in plan.also)
+
+
+def test_biases_make_up_for_the_rounding() -> None:
+    """The mean of a layer's outputs is that of the float layer, borders included."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(3, 6, 3, padding=1)
+    inputs = torch.rand(8, 3, 6, 6) + 1
+    made = Quantize(weights=2, reduce_range=False)(layer, Toy(inputs))
+    before = by_path(layer)["weight"].tensor
+    with torch.no_grad():
+        wanted = layer(inputs).mean((0, 2, 3))
+        ours = F.conv2d(inputs, made.weight, made.bias, padding=1).mean((0, 2, 3))
+        uncorrected = F.conv2d(inputs, made.weight, layer.bias, padding=1).mean((0, 2, 3))
+    assert torch.allclose(ours, wanted, atol=1e-3)  # biases are integers too
+    assert float((uncorrected - wanted).abs().max()) > 0.05
+    assert before is layer.weight
+
+
+@pytest.mark.parametrize(("bits", "per"), [(8, "channel"), (4, "channel"), (3, 4), (2, 4), (8, "tensor")])
+def test_weights_alone(bits: int, per: Any, tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 7))
+    made = Quantize(weights=bits, per=per, activations=None)(model, Toy(torch.randn(3, 16)))
+    assert not any(name.endswith("_scale") for name, _ in made.named_buffers())
+    rows = made[0].weight.reshape(-1, per) if isinstance(per, int) else made[0].weight
+    assert all(len(row.unique()) <= 2**bits - 1 for row in rows)
+    proto = Exporter(made, torch.randn(2, 16)).write(made).proto
+    kinds = {t.name: t.data_type for t in proto.graph.initializer}
+    assert kinds["0.weight.values"] == (onnx.TensorProto.INT4 if bits <= 4 else onnx.TensorProto.INT8)
+    inputs = torch.randn(5, 16)
+    for optimise in (True, False):
+        got = answer(session(proto.SerializeToString(), optimise=optimise))(inputs)
+        assert torch.allclose(got, made(inputs), atol=2e-2 if optimise else 1e-5)
+
+
+def test_groups_that_do_not_fit_are_said() -> None:
+    model = nn.Sequential(nn.Linear(15, 12), nn.Linear(12, 7))
+    plan = Quantize(per=4, activations=None).plan(model, Context(task=TASK))
+    assert plan.notes["0.weight"] == "8-bit integers, a scale per channel (groups of 4 do not fit its shape)"
+    assert plan.notes["1.weight"] == "8-bit integers, a scale per group of 4"
+
+
+def test_a_transposed_convolution_has_its_channels_on_the_right_axis() -> None:
+    plan = Quantize().plan(CASES["transposed"].model(), Context(task=CASES["transposed"].task()))
+    assert plan.do["up.weight"]["axis"] == 1
+
+
+def test_shared_weights_are_quantized_once() -> None:
+    made = Quantize()(CASES["twice"].model(), CASES["twice"].task())
+    weights = by_path(made)
+    assert weights["conv.weight"] is weights["other.weight"] is weights["same.weight"]
+    assert made.conv.parametrizations.weight.original is made.other.parametrizations.weight.original
+
+
+def test_composes() -> None:
+    sparse = PruneWeights(sparsity=0.5)(mobile(), TASK)
+    made = Quantize()(sparse, TASK)
+    for path, weight in by_path(made).items():
+        zeros = encodings.zeros(weight)
+        if zeros is not None:
+            assert zeros.any(), path
+            assert not weight.tensor[zeros].any()
+            assert encodings.describe(weight).startswith("int8 per channel")
+    narrow = Quantize()(PruneChannels(ratio=0.5, align=1)(mobile(), TASK), TASK)
+    assert narrow[1].expand.weight.shape[0] < 16
+    halved = Half().plan(made, Context(task=TASK))
+    assert halved.leave["1.expand.weight"] == "stored as int8 per channel already"
+    assert "1.expand.bias" in halved.do
+
+
+def test_a_codebook_is_left_with_the_remedy() -> None:
+    model = ClusterWeights(bits=2, skip=("5",))(mobile(), TASK)
+    plan = Quantize().plan(model, Context(task=TASK))
+    assert plan.leave["1.expand.weight"] == (
+        "stored as codebook of 4 already: put Quantize before the step that did it, or leave it out"
+    )
+    assert "1.bn0" not in plan.also
+    with pytest.raises(StepError, match="Quantize found no weight to quantize"):
+        Quantize().plan(Quantize()(mobile(), TASK), Context(task=TASK))
+
+
+def test_trains_on_under_bfloat16() -> None:
+    made = Quantize()(mobile(), TASK).train()
+    optimizer = torch.optim.SGD(made.parameters(), 0.05)
+    losses = []
+    for _ in range(12):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = F.cross_entropy(made(PICTURES[:1]).float(), torch.tensor([3]))
+        optimizer.zero_grad()
+        loss.backward()
+        assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in made.parameters())
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize(("features", "bits"), [(["avx2"], 7), (["avx2", "avx512_vnni"], 8), (["neon"], 8)])
+def test_where_multiply_add_saturates_weights_have_7_bits(
+    features: list[str], bits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = decision.measure.environment().model_copy(update={"cpu_features": features})
+    monkeypatch.setattr(decision.measure, "environment", lambda: here)
+    context = Context(task=TASK)
+    assert Quantize().plan(mobile(), context).do["0.0.weight"]["bits"] == bits
+    assert bool(context.warnings) == (bits == 7)
+    assert Quantize(reduce_range=True).plan(mobile(), context).do["0.0.weight"]["bits"] == 7
+    assert Quantize(reduce_range=False).plan(mobile(), context).do["0.0.weight"]["bits"] == 8
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_examples_that_are_not_finite_are_refused(bad: float) -> None:
+    pictures = PICTURES.clone()
+    pictures[5, 0, 0, 0] = bad
+    with pytest.raises(StepError, match=r"NaN or infinite values at the input of 0\.0 while calibrating"):
+        Quantize()(mobile(), Toy(pictures))
+
+
+class Empty(Toy):
+    def train(self, *, seed: int, rank: int = 0, world: int = 1) -> Any:
+        raise DataError("no training part")
+
+    def judge(self) -> Any:
+        return [(self.inputs, None)]
+
+
+def test_without_training_examples() -> None:
+    with pytest.raises(StepError, match="calibration needs training examples, and there are none"):
+        Quantize()(mobile(), Empty(PICTURES))
+    assert Quantize(activations=None)(mobile(), Empty(PICTURES))
+
+
+def test_constant_activations() -> None:
+    made = Quantize()(mobile(), Toy(torch.zeros(4, 3, 12, 12)))
+    with torch.no_grad():
+        assert torch.allclose(made(torch.zeros(1, 3, 12, 12)), mobile()(torch.zeros(1, 3, 12, 12)), atol=0.05)
+
+
+def test_bits_that_cannot_be_stored() -> None:
+    with pytest.raises(StepError, match=r"2 to 8 bits can be stored, not 1\.expand: 1"):
+        Quantize(layers={"1.expand": 1}).plan(mobile(), Context(task=TASK))
+
+
+def test_one_image_fifty_times_as_bright_hardly_matters() -> None:
+    spoilt = PICTURES.clone()
+    spoilt[7] *= 50
+    with torch.no_grad():
+        wanted = mobile()(PICTURES)
+        usual, other, covering = (
+            float((step(mobile(), Toy(pictures))(PICTURES) - wanted).norm() / wanted.norm())
+            for step, pictures in ((Quantize(), PICTURES), (Quantize(), spoilt), (Quantize(observer="minmax"), spoilt))
+        )
+    assert other < 2 * usual
+    assert covering > 4 * usual

@@ -252,3 +252,11 @@ def test_one_image_fifty_times_as_bright_hardly_matters() -> None:
         )
     assert other < 2 * usual
     assert covering > 4 * usual
+
+
+def test_steps_for_float_weights_leave_integers_and_say_so() -> None:
+    model, task = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4)).eval(), Toy(torch.randn(4, 16))
+    quantized = Quantize(weights=8, activations=None)(model, task)
+    for step in (PruneWeights(sparsity=0.5), ClusterWeights(bits=2)):
+        with pytest.raises(StepError, match=rf"{type(step).__name__} found no weight"):
+            step(quantized, task)

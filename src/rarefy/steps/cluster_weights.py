@@ -87,6 +87,8 @@ class ClusterWeights(Step):
         reason = why_not(weight) or (None if self.biases else why_small(weight))
         if reason:
             return reason
+        if integers := encodings.find(weight, encodings.Affine):
+            return f"{integers.describe()} already: put ClusterWeights before the step that made them"
         wide, count = 2 if encodings.find(weight, encodings.Half) else 4, _content(weight).numel()
         if k * wide + count * max(1, (k - 1).bit_length()) / 8 >= count * wide:
             return f"a codebook of {k} would be larger than its {count} values"

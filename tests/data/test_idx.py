@@ -28,7 +28,7 @@ def write(folder: Path, part: str, images: np.ndarray, labels: np.ndarray, packe
     for kind, array in (("images", images), ("labels", labels)):
         name = f"{part}-{kind}-idx{array.ndim}-ubyte"
         if packed:
-            (folder / f"{name}.gz").write_bytes(gzip.compress(idx(array)))
+            (folder / f"{name}.gz").write_bytes(gzip.compress(idx(array), mtime=0))
         else:
             (folder / name).write_bytes(idx(array))
 
@@ -83,8 +83,8 @@ def test_without_a_test_set_one_in_five_is_held_out(tmp_path: Path) -> None:
         (b"\0\0\x08\1\0\0\1\0" + b"\0" * 250, "cut short: expected 256 bytes of data, found 250"),
         (b"\0\0\x08\1\0\0\0\3" + b"abcd", "expected 3 bytes of data, found more"),
         (b"\0\0\x08\1\0\1\0\0" + b"abcd", "declares 65,536 bytes, which its 12 bytes cannot hold"),
-        (gzip.compress(b"\0\0\x08\1\3\0\0\0abcd"), r"declares 50,331,648 bytes, which its \d+ bytes cannot"),
-        (gzip.compress(idx(pixels(30, 9)))[:-60], "cannot be read: Compressed file ended"),
+        (gzip.compress(b"\0\0\x08\1\3\0\0\0abcd", mtime=0), r"declares 50,331,648 bytes, which its \d+ bytes cannot"),
+        (gzip.compress(idx(pixels(30, 9)), mtime=0)[:-60], "cannot be read: Compressed file ended"),
     ],
 )
 def test_broken_files(tmp_path: Path, content: bytes, message: str) -> None:

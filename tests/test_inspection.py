@@ -20,7 +20,7 @@ def test_layers_of_lenet5_are_those_of_the_literature() -> None:
         "fc2.weight": 5000,
     }
     structural = ["PruneChannels", "Factorize", "StructureMatrices"]
-    assert rows["fc1.weight"]["steps"] == [*structural, "PruneWeights", "ClusterWeights", "Half"]
+    assert rows["fc1.weight"]["steps"] == [*structural, "PruneWeights", "ClusterWeights", "Quantize", "Half"]
     assert rows["fc1.bias"]["steps"] == ["PruneChannels", "Half"]
 
 

@@ -34,7 +34,7 @@ def test_it_shows_itself(finished: Path) -> None:
     text = str(run)
     assert text.startswith("net.py:linear, quick: ")
     assert "x smaller" in text.splitlines()[0]
-    assert max(map(len, text.splitlines())) <= 100
+    assert max(map(len, text.splitlines())) <= 120
     page = run._repr_html_()
     assert page.count("<tr>") == 1 + len(run.measurements()) == 6
     run.record.name = "<script>"

@@ -1,6 +1,6 @@
 """What a run writes down: plain, checked data, readable without torch.
 
-`run.json` is a `RunRecord`. Every figure in it was measured on a file that was on disk at that moment.
+`run.json` is a `RunRecord`. Every figure in it was measured on the file, or on the bytes that were then written to it.
 Scores and shares lie in 0..1, sizes are bytes, times are seconds unless the name says otherwise.
 """
 

@@ -97,7 +97,7 @@ class Tracer(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        op = Op(_name(func), func, tuple(args), kwargs or {}, out)
+        op = Op(plain_name(func), func, tuple(args), kwargs or {}, out)
         if op.results() or op.name == "setitem":
             try:
                 self.rules.get(op.name, Tracer.opaque)(self, op)
@@ -189,7 +189,7 @@ class Tracer(TorchFunctionMode):
         return labels.reshape(-1)
 
 
-def _name(func: Any) -> str:
+def plain_name(func: Any) -> str:
     """`add` for add, add_, __add__, __iadd__, __radd__; the attribute's name for a property."""
     name = getattr(func, "__name__", str(func))
     if name == "__get__":

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from rarefy import encodings
 from rarefy.graph.channels import Channels, Removed
-from rarefy.graph.tracing import _name
+from rarefy.graph.tracing import plain_name
 from rarefy.graph.weights import by_path
 
 Kept = Mapping[str, Mapping[int, np.ndarray]]  # path -> dimension -> positions that stay
@@ -105,7 +105,7 @@ class Inputs(TorchFunctionMode):
         self._names = {id(p): path for path, p in model.named_parameters() if path in wanted}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name, options = _name(func), kwargs or {}
+        name, options = plain_name(func), kwargs or {}
         if name == "linear" or name.startswith("conv"):
             weight = args[1] if len(args) > 1 else options.get("weight")
             if id(weight) in self._names:

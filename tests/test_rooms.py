@@ -58,6 +58,7 @@ MAY = {
     "ranking": {"graph", "step", "task"},
     "pruning": {"encodings", "errors", "graph", "numerics", "step", "task"},
     "quantizing": {
+        "budget",
         "calibration",
         "encodings",
         "errors",
@@ -95,7 +96,7 @@ MAY = {
     "recipe": {"conduct", "errors", "recipe_file", "repeat", "run", "settings", "step", "task", "files"},
     "recipe_file": {"errors", "files", "recipe", "repeat", "settings", "step", "steps"},
     "repeat": {"errors", "recipe_file", "settings", "step"},
-    "pack": {"errors", "files"},
+    "pack": {"errors", "files", "kernels"},
     "runtime": {"errors", "kernels", "pack"},
     "run": {"errors", "rebuild", "files", "records", "report"},
     "report": {"errors", "files", "records"},

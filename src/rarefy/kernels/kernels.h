@@ -1,4 +1,4 @@
-// The plain C interface of the binary kernels. Every function that can fail returns null, or what is wrong in words.
+// The plain C interface of the binary kernels and the entropy coder. Every function that can fail returns null, or what is wrong in words.
 //
 // Weights are +1 or -1, activations +1 or -1 (the sign, +1 at zero) or unsigned integers of one to four bits.
 //     y = scale[filter] * (map[pixel] *) sum(weight * activation) + bias[filter]
@@ -10,7 +10,7 @@
 #define RAREFY_API extern "C" __attribute__((visibility("default")))
 
 // Grows by one with every change of this interface.
-#define RAREFY_INTERFACE 1
+#define RAREFY_INTERFACE 2
 
 // Filters as a kernel version wants them. May be used by many threads at once.
 struct rarefy_filters;
@@ -47,3 +47,18 @@ RAREFY_API const char* rarefy_size(const rarefy_filters* filters, const rarefy_c
 // each: null for the calling thread alone.
 RAREFY_API const char* rarefy_run(const rarefy_filters* filters, const rarefy_convolution* convolution, const void* x,
                                   const float* scale, const float* bias, void* y, rarefy_each each, void* context);
+
+// A stack of symbols: `words` up to `at`, and `state`. Symbol i of `size` has the 24-bit quantiles from bounds[i] to
+// bounds[i + 1]; bounds[size] is 2^24, and no two are the same.
+struct rarefy_ans {
+  uint64_t state;
+  uint32_t* words;
+  int64_t at;
+};
+
+// Pushes `count` symbols of 1, 2 or 4 `bytes`, the last first; `words` must have room for one each. 0 without memory.
+RAREFY_API int rarefy_ans_encode(const void* symbols, int64_t bytes, int64_t count, const uint32_t* bounds,
+                                 int64_t size, rarefy_ans* coder);
+// Pops `count` symbols, whatever the words are.
+RAREFY_API void rarefy_ans_decode(void* symbols, int64_t bytes, int64_t count, const uint32_t* bounds, int64_t size,
+                                  rarefy_ans* coder);

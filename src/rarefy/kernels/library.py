@@ -11,7 +11,7 @@ from pathlib import Path
 from rarefy.errors import InputError
 
 PATH = Path(__file__).with_name("librarefy_kernels.so")
-INTERFACE = 1  # RAREFY_INTERFACE of kernels.h
+INTERFACE = 2  # RAREFY_INTERFACE of kernels.h
 VERSIONS = ("avx512", "avx2", "neon", "portable")
 INT, POINTER = ctypes.c_int64, ctypes.c_void_p
 
@@ -67,6 +67,11 @@ def _declare(library: ctypes.CDLL) -> None:
         function.argtypes, function.restype = arguments, ctypes.c_char_p
     library.rarefy_filters_free.argtypes, library.rarefy_filters_free.restype = [POINTER], None
     library.rarefy_has.argtypes = [ctypes.c_char_p]
+    library.rarefy_ans_encode.argtypes = [POINTER, INT, INT, POINTER, INT, POINTER]
+    library.rarefy_ans_decode.argtypes, library.rarefy_ans_decode.restype = (
+        [POINTER, INT, INT, POINTER, INT, POINTER],
+        None,
+    )
 
 
 def library() -> ctypes.CDLL | None:

@@ -181,8 +181,8 @@ def _pairs(reader: Reader, coder: Decoder, count: int, size: int, limit: int) ->
 def _read_table(coder: Decoder, size: int, fineness: int, number: int) -> Counts:
     steps = STEPS[fineness]
     top = OCTAVES * steps
-    first = coder.pop(1, uniform(top + 1), np.int64)
-    z = coder.pop(size - 1, law(number, steps), np.int64)
+    first = coder.pop(1, uniform(top + 1), np.uint32).astype(np.int64)
+    z = coder.pop(size - 1, law(number, steps), np.uint32).astype(np.int64)
     levels = np.cumsum(np.concatenate([first, np.where(z & 1, -(z + 1) // 2, z // 2)]))
     if levels.min() < 0 or levels.max() > top:
         raise PackError(f"corrupted: a level outside 0 to {top} in a table of {size} symbols")

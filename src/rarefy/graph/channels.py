@@ -64,14 +64,17 @@ class Channels:
         random = np.random.default_rng(0).integers(1, 2**63, len(self.slots))
         places, made = np.zeros(self.count, np.int64), np.zeros(self.count, bool)
         for slot, number in zip(self.slots, random, strict=True):
-            atoms = np.unique(slot.atoms)
-            places[atoms] ^= number
-            made[atoms] |= slot.kind == "out"
+            here = np.zeros(self.count, bool)
+            here[slot.atoms] = True
+            places[here] ^= number
+            if slot.kind == "out":
+                made |= here
         made[0] = False
+        outs = [s for s in self.slots if s.kind == "out"]
         result = []
         for place in dict.fromkeys(places[made].tolist()):
             atoms = np.flatnonzero(made & (places == place))
-            rows = {s.path: int((s.atoms == atoms[0]).sum()) for s in self.slots if s.kind == "out"}
+            rows = {s.path: int((s.atoms == atoms[0]).sum()) for s in outs}
             layers = tuple(path for path, count in rows.items() if count)
             result.append(Group(layers, atoms, max(rows.values())))
         return result

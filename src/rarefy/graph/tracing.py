@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
 
 from rarefy.graph.atoms import Atoms, spread, varying
 
@@ -92,7 +93,7 @@ class Tracer(TorchFunctionMode):
         self.atoms = self.trace.atoms
         tensors = [*model.named_parameters(), *model.named_buffers()]
         self.names = {id(t): name for name, t in tensors}
-        self._known: dict[int, tuple[Tensor, Tensor]] = {}  # the tensor is held, so that its id stays its own
+        self._known = WeakIdKeyDictionary()  # tensor -> labels, as long as the network itself holds the tensor
         self._inside: list[str] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -107,8 +108,8 @@ class Tracer(TorchFunctionMode):
 
     def labels(self, tensor: Tensor) -> Tensor:
         """Of any tensor: 0 where nothing is known."""
-        if id(tensor) in self._known:
-            return self.atoms.compact(self._known[id(tensor)][1])
+        if tensor in self._known:
+            return self.atoms.compact(self._known[tensor])
         if id(tensor) in self.names and tensor.numel() > 1:
             return self._bare(tensor)
         return torch.zeros((), dtype=torch.int64).expand(tensor.shape)
@@ -118,11 +119,12 @@ class Tracer(TorchFunctionMode):
         dim = max(d for d in range(tensor.ndim) if tensor.shape[d] > 1)
         labels = self.slot(tensor, dim, "bare")
         self.set(tensor, spread(labels, tensor.shape, dim))
-        return self._known[id(tensor)][1]
+        known: Tensor = self._known[tensor]
+        return known
 
     def set(self, tensor: Tensor, labels: Tensor) -> None:
         """What `tensor` is made of."""
-        self._known[id(tensor)] = (tensor, labels)
+        self._known[tensor] = labels
 
     def slot(self, tensor: Tensor, dim: int, kind: str, labels: Tensor | None = None) -> Tensor:
         """Note that the positions of a parameter's dimension are these atoms (new ones by default); gives them."""
@@ -143,8 +145,8 @@ class Tracer(TorchFunctionMode):
         for tensor in op.tensors():
             if id(tensor) in self.names:
                 self.trace.opaque.setdefault(self.names[id(tensor)], self.why(op, "goes through"))
-            if id(tensor) in self._known:
-                self.atoms.keep(self._known[id(tensor)][1], self.why(op, "goes through"))
+            if tensor in self._known:
+                self.atoms.keep(self._known[tensor], self.why(op, "goes through"))
         for tensor in op.results():
             self.set(tensor, torch.zeros((), dtype=torch.int64).expand(tensor.shape))
 

@@ -114,7 +114,7 @@ class Inputs(TorchFunctionMode):
 
     def _see(self, path: str, x: Tensor, dim: int) -> None:
         flat = x.detach().movedim(dim, 0).flatten(1)
-        low, high = flat.amin(1), flat.amax(1)
+        low, high = flat.aminmax(dim=1)
         if path in self.range:
             low, high = torch.minimum(low, self.range[path][0]), torch.maximum(high, self.range[path][1])
         self.range[path] = low, high

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -227,6 +228,7 @@ def _dims(keep: dict[str, str]) -> dict[int, np.ndarray]:
     return {int(dim): _positions(text) for dim, text in keep.items()}
 
 
+@lru_cache(maxsize=256)  # a layer, its normalisation and the next layer have the same
 def _positions(text: str) -> np.ndarray:
     parts = [part.split("-") for part in text.split(",")]
     return np.concatenate([np.arange(int(part[0]), int(part[-1]) + 1) for part in parts])

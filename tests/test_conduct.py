@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from rarefy import Recipe, Run, conduct, files, loading, pack, steps, train
-from rarefy.conduct import demand
+from rarefy.demands import demand
 from rarefy.errors import DemandError, InputError, ModelError, RunError
 from rarefy.pack import Contents
 from rarefy.step import Context, Plan, Step

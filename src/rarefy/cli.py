@@ -70,7 +70,7 @@ def compress(
     import torch
 
     from rarefy import loading
-    from rarefy.conduct import demand
+    from rarefy.demands import demand
     from rarefy.recipe import Recipe
 
     plan = Recipe.load(recipe)

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import logging
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from rarefy import measure, report
+from rarefy import measure, opening, report
 from rarefy.encodings import copied
-from rarefy.errors import DemandError, ExportError, ModelError, RunError, SettingsError, StepError
+from rarefy.errors import ExportError, ModelError, SettingsError, StepError
 from rarefy.export.onnx import Exporter, TensorExporter, example
 from rarefy.files import model_tensors, save_tensors
 from rarefy.outcome import Measurer
 from rarefy.rebuild import rebuilt
 from rarefy.recipe import Recipe
-from rarefy.records import RunRecord, StepRecord
+from rarefy.records import StepRecord
 from rarefy.run import Run
 from rarefy.step import Context, Progress, Step, silent
 from rarefy.task import Task
@@ -79,77 +75,21 @@ class _Conductor:
     def begin(self, resume: bool, trained: bool | None, about: dict[str, Any]) -> None:
         """Check everything that can be checked, then open the folder."""
         self.inputs = example(self.task.judge(), self.work)
-        fingerprint = self._fingerprint()
-        self.run = self._old(resume, fingerprint)
-        if self.run is None:
+        world = self.fabric.world_size
+        key = opening.fingerprint(self.recipe, self.seed, self.task, self.work, world)
+        run = opening.old(self.folder, resume, key, len(self.recipe.steps))
+        if run is None:
             self.trained = self._is_trained() if trained is None else trained
             self._checked_start()
-            self.run = self._new(fingerprint, about)
-        self.trained = not self.run.record.trained_from_scratch
+            run = opening.new(self.folder, self.recipe, self.task, self.seed, self.trained, world, about, key)
+            self.fabric.barrier()
+            if self.first:
+                run.save()
+        self.run, self.trained = run, not run.record.trained_from_scratch
         if self.first:
-            done = [path for s in self.run.record.steps for path in self._states(s.index)]
-            for rest in [*self._unfinished(), *done]:
+            done = [path for s in run.record.steps for path in opening.states(self.folder, s.index)]
+            for rest in [*opening.unfinished(self.folder), *done]:
                 rest.unlink(missing_ok=True)
-
-    def _states(self, index: int) -> list[Path]:
-        """What the trainings of a step keep while they run."""
-        return list(self.folder.glob(f"steps/{index:02d}.partial*"))
-
-    def _unfinished(self) -> list[Path]:
-        """Files that a process was writing when it was killed; no other hidden file is ours to remove."""
-        ours = (".run.json.*", ".original.*", ".model.*", ".report.html.*", "steps/.*")
-        return [path for pattern in ours for path in self.folder.glob(pattern)]
-
-    def _old(self, resume: bool, fingerprint: str) -> Run | None:
-        if not (self.folder / "run.json").exists():
-            if self.folder.exists() and set(self.folder.iterdir()) - set(self._unfinished()):
-                raise RunError(f"{self.folder} is not empty and no run; choose another folder for the results")
-            return None
-        if not resume:
-            raise RunError(f"{self.folder} holds a run already; continue it with resume, or choose another folder")
-        run = Run.open(self.folder)
-        if run.record.fingerprint != fingerprint:
-            raise RunError(
-                f"{self.folder} was made with another network, recipe, data or seed "
-                f"({run.record.model}, {run.record.recipe.get('name')}, seed {run.record.seed}, {run.record.task}); "
-                "give the same, or choose another folder"
-            )
-        begun, now = run.record.environment.threads, torch.get_num_threads()
-        if begun != now and len(run.record.steps) < len(self.recipe.steps):
-            raise RunError(
-                f"{self.folder} was begun with {begun} threads, now there are {now}, which round sums in another way; "
-                f"continue with --threads {begun} (torch.set_num_threads({begun}))"
-            )
-        return run
-
-    def _new(self, fingerprint: str, about: dict[str, Any]) -> Run:
-        record = RunRecord(
-            name=f"{about['model']}, {self.recipe.name}",
-            **about,
-            task=self.task.describe(),
-            classes=list(self.task.classes),
-            recipe=self.recipe.to_dict(),
-            seed=self.seed,
-            started=datetime.now(UTC).isoformat(timespec="seconds"),
-            environment=measure.environment(self.fabric.world_size, torch.get_num_threads()),
-            fingerprint=fingerprint,
-            trained_from_scratch=not self.trained,
-        )
-        self.fabric.barrier()
-        run = Run(self.folder, record)
-        if self.first:
-            run.save()
-        return run
-
-    def _fingerprint(self) -> str:
-        """Changes with whatever a resumed run must have in common with the interrupted one."""
-        digest = hashlib.sha256()
-        what = [self.recipe.to_dict(), self.seed, self.task.describe(), self.task.metadata(), self.fabric.world_size]
-        digest.update(json.dumps(what, sort_keys=True).encode())
-        for name, tensor in model_tensors(self.work).items():
-            digest.update(f"{name}{tuple(tensor.shape)}".encode())
-            digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        return digest.hexdigest()
 
     def _is_trained(self) -> bool:
         """Whether the network answers better than guessing; where that is not known, whether the recipe trains it."""
@@ -183,13 +123,12 @@ class _Conductor:
             raise SettingsError(list(dict.fromkeys(wrong)))
 
     def _context(self, index: int) -> Context:
-        checkpoint = self.folder / "steps" / f"{index:02d}.partial"
         return Context(
             task=self.task,
             seed=self.seed + 1000 * index,
             trained=self.trained,
             original=self.original,
-            checkpoint=checkpoint,
+            checkpoint=opening.checkpoint(self.folder, index),
             fabric=self.fabric,
             progress=self._progress_of(index) if self.first else silent,
         )
@@ -199,13 +138,11 @@ class _Conductor:
 
     def steps(self) -> Run:
         """Run what is left of the recipe."""
-        assert self.run is not None
         steps, done = self.recipe.steps, len(self.run.record.steps)
         self._begin_measuring(steps, done)
         if done:
             self.work = rebuilt(self.run, self.model, done, trust=True)
-            for step, record in zip(steps, self.run.record.steps, strict=False):
-                self._follow(step, bool(record.plan["do"]))
+            self._follow([(s, bool(r.plan["do"])) for s, r in zip(steps, self.run.record.steps, strict=False)])
         for index, step in enumerate(steps[done:], start=done + 1):
             self._step(index, step)
             if index == 1 and self._begins_by_training(steps):
@@ -213,7 +150,7 @@ class _Conductor:
             self._measure(index)
             if self.first:
                 self.run.save()
-                for path in self._states(index):
+                for path in opening.states(self.folder, index):
                     path.unlink()
             self.fabric.barrier()
         return self.run
@@ -223,14 +160,12 @@ class _Conductor:
 
     def _begin_measuring(self, steps: list[Step], done: int) -> None:
         """The network that all others are compared to is the given one, or the one that the recipe trains first."""
-        assert self.run is not None
         if not self._begins_by_training(steps):
             self._measure_original(self.work)
         elif done:
             self._measure_original(rebuilt(self.run, self.model, 1, trust=True))
 
     def _measure_original(self, model: nn.Module) -> None:
-        assert self.run is not None
         self.original = copy.deepcopy(model).eval().requires_grad_(False)
         if self.first:
             self.measurer = Measurer(self.task, self._exporter(model))
@@ -244,7 +179,6 @@ class _Conductor:
             return TensorExporter(str(error), self.task.metadata())
 
     def _step(self, index: int, step: Step) -> None:
-        assert self.run is not None
         began, name = time.perf_counter(), type(step).__name__
         context = self._context(index)
         context.progress(name, 0, 1)
@@ -271,21 +205,21 @@ class _Conductor:
             )
         )
         self.alone = context.alone
-        self.changed = self._follow(step, bool(plan.do))
+        self.changed = self._follow([(step, bool(plan.do))])
 
-    def _follow(self, step: Step, changed: bool) -> bool:
-        """Export what is there now, if the graph is another one; a network in the place of another has no tensors in
-        common with it."""
-        other = step.structural or (step.trains and changed)
-        if self.measurer and other:
+    def _follow(self, done: list[tuple[Step, bool]]) -> bool:
+        """Export what is there now, if one of these steps (and whether it changed anything) left another graph; a
+        network in the place of another has no tensors in common with it."""
+        others = [step for step, changed in done if step.structural or (step.trains and changed)]
+        if self.measurer and others:
             self.measurer.exporter = self._exporter(self.work)
-            if step.trains:
+            if any(step.trains for step in others):
                 self.measurer.original_tensors = {}
-        return other
+        return bool(others)
 
     def _measure(self, index: int) -> None:
         """Measure on files; they are in the way of no one and gone afterwards."""
-        if self.measurer is None or self.run is None:
+        if self.measurer is None:
             return
         onnx = self.folder / "steps" / f".{index:02d}.onnx"
         record = self.run.record.steps[-1]
@@ -319,21 +253,3 @@ class _Conductor:
             run.save()
             report.write([(run.folder.name, run.record)], run.report)
         return run
-
-
-def demand(run: Run, speedup: float | None = None, drop: float | None = None) -> None:
-    """Raise `DemandError` if a finished run is not `speedup` times as fast (median latency, batch 1, one thread) or
-    has lost more than `drop` points of the metric."""
-    outcome, original, missed = run.record.outcome, run.record.original, []
-    if outcome is None or original is None:
-        return
-    if speedup is not None:
-        gained = 1 / outcome.latency[0].ratio if outcome.latency else 0.0
-        if gained < speedup:
-            missed.append(f"a speed-up of {speedup:g} was required, {gained:.2f} was measured")
-    if drop is not None and original.quality and outcome.measurement.quality:
-        lost = 100 * (original.quality.value - outcome.measurement.quality.value)
-        if lost > drop:
-            missed.append(f"at most {drop:g} points may be lost, {lost:.2f} were")
-    if missed:
-        raise DemandError(f"{'; '.join(missed)}. The results are in {run.folder}")

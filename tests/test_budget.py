@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from models import CASES, VisionTransformer, exporter
 from rarefy import encodings, measure
-from rarefy.budget import Budget, Target, examples, macs, milliseconds, parameters, search, speedup
+from rarefy.budget import Target, examples, macs, milliseconds, parameters, search, speedup
 from rarefy.encodings import adopted
 from rarefy.errors import DataError, ModelError, SettingsError, StepError
 from rarefy.graph.weights import weights
 from rarefy.step import Context
+from rarefy.steps import PruneLayers
 
 
 def wide(channels: int) -> nn.Module:
@@ -68,19 +69,21 @@ def test_a_wider_network_takes_longer() -> None:
     assert {p for p in set(Path(tempfile.gettempdir()).iterdir()) - before if list(p.glob("*.onnx"))} == set()
 
 
-class TestBudget:
+class TestBudgeted:
     def test_exactly_one(self) -> None:
-        with pytest.raises(SettingsError, match=r"give exactly one of ratio, macs, parameters, latency, not none"):
-            Budget()
-        with pytest.raises(SettingsError, match=r"not ratio and macs"):
-            Budget(ratio=0.5, macs=0.5)
-        with pytest.raises(SettingsError, match=r"Budget\.macs: .*less than 1, not 1\.5"):
-            Budget(macs=1.5)
+        with pytest.raises(
+            SettingsError, match=r"give exactly one of count, share, macs, parameters, latency, not non"
+        ):
+            PruneLayers()
+        with pytest.raises(SettingsError, match=r"not share and macs"):
+            PruneLayers(share=0.5, macs=0.5)
+        with pytest.raises(SettingsError, match=r"PruneLayers\.macs: .*less than 1, not 1\.5"):
+            PruneLayers(macs=1.5)
 
     def test_target(self) -> None:
-        assert Budget(ratio=0.5).target is None
-        assert Budget(macs=0.25).target == Target("macs", 0.25)
-        assert Budget(latency=0.25).target == Target("latency", 0.25)
+        assert PruneLayers(share=0.5).target is None
+        assert PruneLayers(macs=0.25).target == Target("macs", 0.25)
+        assert PruneLayers(latency=0.25).target == Target("latency", 0.25)
         assert str(Target("latency", 0.25)) == "25.0% of the measured time"
 
 

@@ -6,12 +6,13 @@ the network cost before, never exceeded, and met within 2 % of it where the piec
 
 from __future__ import annotations
 
+from abc import ABC
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -26,8 +27,8 @@ from rarefy.export.onnx import Exporter, example
 from rarefy.graph.weights import weights
 from rarefy.measure.engine import opener
 from rarefy.measure.latency import sample
-from rarefy.settings import Settings
-from rarefy.step import Context
+from rarefy.settings import the_one
+from rarefy.step import Context, Step
 from rarefy.task import Batches, forward
 from rarefy.train import evaluating
 
@@ -177,25 +178,23 @@ class Target:
             )
 
 
-class Budget(Settings):
-    """How much of a network is removed, or left: exactly one of the four."""
+class Budgeted(Step, ABC):
+    """A step that removes pieces, an amount of them or as many as a cost demands."""
 
-    ratio: float | None = Field(None, gt=0, lt=1, description="share of the prunable pieces that is removed")
     macs: float | None = Field(None, gt=0, lt=1, description="share of the multiply-accumulates that is left")
     parameters: float | None = Field(None, gt=0, lt=1, description="share of the parameters that is left")
     latency: float | None = Field(None, gt=0, lt=1, description="share of the time that is left, measured at batch 1")
 
+    amounts: ClassVar[tuple[str, ...]]  # the settings of which exactly one is given; these three are among them
+
     @model_validator(mode="after")
-    def _one(self) -> Budget:
-        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
-        if len(given) != 1:
-            names = ", ".join(type(self).model_fields)
-            raise ValueError(f"give exactly one of {names}, not {' and '.join(given) or 'none'}")
+    def _one_amount(self) -> Self:
+        the_one(self, self.amounts)
         return self
 
     @property
     def target(self) -> Target | None:
-        """The cost to reach; None where the amount is a ratio, and no cost has to be looked at."""
+        """The cost to reach; None where another amount is given."""
         kinds: tuple[Kind, ...] = ("macs", "parameters", "latency")
         return next((Target(kind, share) for kind in kinds if (share := getattr(self, kind)) is not None), None)
 

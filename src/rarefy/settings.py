@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -20,6 +21,15 @@ class Settings(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             raise SettingsError(problems(type(self), error)) from None
+
+
+def the_one(settings: Settings, names: Iterable[str]) -> str:
+    """The name of the one of these settings that is given. Raises `ValueError` for none or several."""
+    names = list(names)
+    given = [name for name in names if getattr(settings, name) is not None]
+    if len(given) != 1:
+        raise ValueError(f"give exactly one of {', '.join(names)}, not {' and '.join(given) or 'none'}")
+    return given[0]
 
 
 def problems(cls: type[BaseModel], error: ValidationError) -> list[str]:

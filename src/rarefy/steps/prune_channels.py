@@ -22,12 +22,10 @@ from rarefy.pruning.choice import Choice
 from rarefy.pruning.cut import cut
 from rarefy.pruning.removal import Removal, checked, fold, folded
 from rarefy.pruning.scores import Score, scored
-from rarefy.step import Context, Plan, Step
-
-AMOUNTS = ("ratio", "macs", "parameters", "latency", "threshold")
+from rarefy.step import Context, Plan
 
 
-class PruneChannels(Step):
+class PruneChannels(budget.Budgeted):
     """Removes whole channels and neurons, so that the layers are narrower: less to store, and less to compute.
 
     What depends on a channel goes with it: the columns of the layers after it, normalisation, the other addends of a
@@ -50,11 +48,9 @@ class PruneChannels(Step):
     )
     structural: ClassVar[bool] = True
     usual: ClassVar[dict[str, Any]] = {"ratio": 0.5}
+    amounts: ClassVar[tuple[str, ...]] = ("ratio", "macs", "parameters", "latency", "threshold")
 
     ratio: float | None = Field(None, gt=0, lt=1, description="share of the removable channels that goes")
-    macs: float | None = Field(None, gt=0, lt=1, description="share of the multiply-accumulates that is left")
-    parameters: float | None = Field(None, gt=0, lt=1, description="share of the parameters that is left")
-    latency: float | None = Field(None, gt=0, lt=1, description="share of the time that is left, measured at batch 1")
     threshold: float | None = Field(None, gt=0, description="channels of a lower score (undivided) go")
     score: Score = "l2"
     scope: Literal["layer", "global"] = Field("layer", description="one share per layer, or one threshold over all")
@@ -67,10 +63,7 @@ class PruneChannels(Step):
     skip: tuple[str, ...] = Field((), description="globs of layers whose own channels stay")
 
     @model_validator(mode="after")
-    def _one_amount(self) -> PruneChannels:
-        given = [name for name in AMOUNTS if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give exactly one of {', '.join(AMOUNTS)}, not {' and '.join(given) or 'none'}")
+    def _layers_keep_some(self) -> PruneChannels:
         if wrong := [f"{glob}: {share:g}" for glob, share in self.layers.items() if not 0 <= share < 1]:
             raise ValueError(f"layers: a ratio is at least 0 and under 1 (1 would empty the layer), not {wrong[0]}")
         return self
@@ -103,9 +96,9 @@ class PruneChannels(Step):
             return choice.removed(choice.below(self.threshold))
         if self.ratio is not None and self.scope == "layer":
             return choice.removed(choice.counts(round(self.ratio * choice.levels)))
-        if self.ratio is not None:
-            return choice.removed(choice.reach(choice.share, 1 - self.ratio))
-        return self._for_target(plain, channels, choice, context, inputs)
+        if self.target is None:
+            return choice.removed(choice.reach(choice.share, 1 - (self.ratio or 0.0)))
+        return _for_target(self.target, plain, channels, choice, context, inputs)
 
     def _own(self, channels: Channels) -> dict[int, float]:
         """Group -> the ratio set for one of its layers."""
@@ -115,32 +108,6 @@ class PruneChannels(Step):
             if shares:
                 own[place] = shares[0]
         return own
-
-    def _for_target(
-        self, plain: nn.Module, channels: Channels, choice: Choice, context: Context, inputs: Any
-    ) -> Removed:
-        kind: budget.Kind = "macs" if self.macs else "parameters" if self.parameters else "latency"
-        target = budget.Target(kind, self.macs or self.parameters or self.latency or 0.0)
-        original = _plain(context.original or plain)
-        if kind == "latency":
-            with target.costs(original, inputs) as cost:
-
-                def timed(level: int) -> float:
-                    narrow = twin(plain)
-                    cut(narrow, channels.kept(choice.removed(choice.counts(level))))
-                    return cost(narrow)
-
-                level, _ = budget.search(timed, choice.levels, target, "PruneChannels")
-                return choice.removed(choice.counts(level))
-        share = _counted(kind, plain, original, channels, inputs)
-        removed = choice.removed(choice.reach(share, target.share))
-        if abs(share(removed) - target.share) > budget.TOLERANCE:
-            least = share(choice.removed(choice.counts(choice.levels)))
-            raise StepError(
-                f"PruneChannels cannot leave {target}: the nearest that whole channels allow is {share(removed):.1%}, "
-                f"the least {least:.1%}; ask for one of these, lower align or skip less"
-            )
-        return removed
 
     def apply(self, model: nn.Module, plan: Plan, context: Context) -> nn.Module:
         """Cut, and fold the shifts of what was removed into the next layers."""
@@ -175,6 +142,31 @@ def _whole(found: list[Weight]) -> dict[str, str]:
         for path, kinds in links.items()
         if kinds
     }
+
+
+def _for_target(
+    target: budget.Target, plain: nn.Module, channels: Channels, choice: Choice, context: Context, inputs: Any
+) -> Removed:
+    original = _plain(context.original or plain)
+    if target.measured:
+        with target.costs(original, inputs) as cost:
+
+            def timed(level: int) -> float:
+                narrow = twin(plain)
+                cut(narrow, channels.kept(choice.removed(choice.counts(level))))
+                return cost(narrow)
+
+            level, _ = budget.search(timed, choice.levels, target, "PruneChannels")
+            return choice.removed(choice.counts(level))
+    share = _counted(target.kind, plain, original, channels, inputs)
+    removed = choice.removed(choice.reach(share, target.share))
+    if abs(share(removed) - target.share) > budget.TOLERANCE:
+        least = share(choice.removed(choice.counts(choice.levels)))
+        raise StepError(
+            f"PruneChannels cannot leave {target}: the nearest that whole channels allow is {share(removed):.1%}, "
+            f"the least {least:.1%}; ask for one of these, lower align or skip less"
+        )
+    return removed
 
 
 def _counted(

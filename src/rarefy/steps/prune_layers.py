@@ -5,21 +5,21 @@ from __future__ import annotations
 import fnmatch
 from typing import Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import nn
 
-from rarefy.budget import Budget, Target, examples, search
+from rarefy.budget import Budgeted, Target, examples, search
 from rarefy.errors import StepError
 from rarefy.graph.bypass import Unit, What, remove, without
 from rarefy.graph.trial import Trial
 from rarefy.graph.weights import Weight, chosen, surveyed
 from rarefy.ranking import By, Ranking
-from rarefy.step import Context, Plan, Step
+from rarefy.step import Context, Plan
 from rarefy.task import forward
 from rarefy.train import evaluating
 
 
-class PruneLayers(Step):
+class PruneLayers(Budgeted):
     """Takes out the layers and blocks that matter least; the network becomes shallower.
 
     A candidate takes one tensor and gives one of the same shape: a residual block without a changed shortcut, a
@@ -45,12 +45,10 @@ class PruneLayers(Step):
     )
     structural: ClassVar[bool] = True
     usual: ClassVar[dict[str, Any]] = {"count": 1}
+    amounts: ClassVar[tuple[str, ...]] = ("count", "share", "macs", "parameters", "latency")
 
     count: int | None = Field(None, ge=1, description="number of layers and blocks to take out")
     share: float | None = Field(None, gt=0, lt=1, description="share of the candidates to take out")
-    macs: float | None = Field(None, gt=0, lt=1, description="share of the multiply-accumulates that is left")
-    parameters: float | None = Field(None, gt=0, lt=1, description="share of the parameters that is left")
-    latency: float | None = Field(None, gt=0, lt=1, description="share of the time that is left, measured at batch 1")
     by: By = Field("loss", description="what a layer or block is judged by")
     what: What = Field(
         "both", description="candidates: modules that hold several layers, single layers elsewhere, or both"
@@ -58,14 +56,6 @@ class PruneLayers(Step):
     rescore: bool = Field(True, description="score what is left again after each removal")
     examples: int = Field(256, ge=1, description="training examples to judge by")
     skip: tuple[str, ...] = Field((), description="globs of parameters or modules to leave")
-
-    @model_validator(mode="after")
-    def _one_amount(self) -> PruneLayers:
-        names = ("count", "share", "macs", "parameters", "latency")
-        given = [name for name in names if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give exactly one of {', '.join(names)}, not {' and '.join(given) or 'none'}")
-        return self
 
     def plan(self, model: nn.Module, context: Context) -> Plan:
         """Which layers and blocks go, and what each of them costs."""
@@ -93,19 +83,14 @@ class PruneLayers(Step):
 
     def _gone(self, ranking: Ranking, network: Trial, inputs: Any, context: Context) -> list[Unit]:
         """The units that go, by the amount asked for."""
-        budget = Budget(macs=self.macs, parameters=self.parameters, latency=self.latency) if self._costs else None
-        if budget is not None and budget.target is not None:
-            gone = _reaching(budget.target, ranking, inputs, context)
+        if self.target is not None:
+            gone = _reaching(self.target, ranking, inputs, context)
         else:
             gone = ranking.first(self._number(len(ranking.left)))
         if problem := network.fails(gone):
             names = ", ".join(unit.name for unit in gone)
             raise StepError(f"PruneLayers: without {names} together {problem}; name one of them in skip")
         return gone
-
-    @property
-    def _costs(self) -> bool:
-        return self.count is None and self.share is None
 
     def _number(self, candidates: int) -> int:
         number = self.count if self.count is not None else round((self.share or 0.0) * candidates)

@@ -13,7 +13,7 @@ from rarefy import encodings
 from rarefy.errors import StepError
 from rarefy.graph.weights import Weight, chosen, surveyed, weights, why_not, why_small
 from rarefy.numerics.sparsity import lowest, lowest_in_groups
-from rarefy.settings import Settings
+from rarefy.settings import Settings, the_one
 from rarefy.step import Context, Plan, Step
 
 PATTERN = Field(
@@ -38,9 +38,7 @@ class Amount(Settings):
 
     @model_validator(mode="after")
     def _one(self) -> Amount:
-        given = [n for n in AMOUNTS if getattr(self, n) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give exactly one of {', '.join(AMOUNTS)}, not {' and '.join(given) or 'none'}")
+        the_one(self, AMOUNTS)
         if self.pattern and self.kept >= self.group:
             raise ValueError(f"pattern {self.pattern} prunes nothing: N of N:M is how many of M stay, and less than M")
         return self

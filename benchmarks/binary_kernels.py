@@ -4,8 +4,9 @@
 
 All of a row run in this process, in turns; times are medians of the thread's CPU time, ratios medians over the
 turns. INT8 is QuantizeLinear, QLinearConv (or QLinearMatMul) with unsigned activations and signed weights per channel,
-DequantizeLinear. The peak of a core is 341 binary multiply-adds for each cycle with AVX-512 (xor, popcount and addition
-on two ports) and 192 with AVX2: multiply by the clock, and compare with the last column, which is of the fastest turn.
+DequantizeLinear. A core's peak of binary multiply-adds in a cycle is 341 with AVX-512 by xor, popcount and addition on
+its two ports, 409 as the kernel does it, with a full adder for two words, and 192 with AVX2: multiply by the clock, and
+compare with the last column, which is of the fastest turn.
 """
 
 from __future__ import annotations

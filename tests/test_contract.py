@@ -23,12 +23,13 @@ from rarefy.export.onnx import Exporter, TensorExporter
 from rarefy.files import load_tensors, model_tensors, restore, save_tensors
 from rarefy.graph.weights import Weight, weights, why_not, why_small
 from rarefy.measure import answer
+from rarefy.numerics.subvectors import Subvectors
 from rarefy.runtime import session
 from rarefy.step import Context, Plan, Step
 from rarefy.steps import ClusterWeights, Half, PruneWeights
 from rarefy.task import Task, forward
 
-CHANGING = [cls for cls in steps.ALL if not cls.trains]
+CHANGING = [cls for cls in steps.ALL if cls.structural or not cls.trains]
 EVERYWHERE = (PruneWeights, ClusterWeights, Half)  # they find something to do in every network
 ORDERS = [
     *permutations([PruneWeights(sparsity=0.6), ClusterWeights(bits=3), Half()]),
@@ -267,9 +268,11 @@ def check_stored(parts: dict[str, list[str]], proto: onnx.ModelProto, model: nn.
         indices = sum(math.prod(t.dims) for t in named if t.name.endswith(".indices"))
         assert said <= written <= said + 8 * indices + 4  # an index takes 4, 8 or 16 bits before it is packed
         floats = [t for t in named if t.data_type in (1, 10, 11, 16)]
-        integers = encodings.find(weight, encodings.Affine)
-        if isinstance(integers, encodings.Affine):
+        integers = encodings.find(weight, encodings.Affine, encodings.FewLevels)
+        if isinstance(integers, (encodings.Affine, encodings.FewLevels)):
             assert sum(math.prod(t.dims) for t in floats) == integers.scale.numel()
+        elif encodings.find(weight, encodings.Grid):
+            assert sum(math.prod(t.dims) for t in floats) == 1  # the base of the steps
         elif weight.tensor.is_floating_point():
             assert sum(math.prod(t.dims) for t in floats) == encodings.stored(weight).numel()
     used = {part for named in parts.values() for part in named}
@@ -356,10 +359,17 @@ def example(cls: type[encodings.Encoding], weight: Tensor) -> tuple[encodings.En
     """An encoding of `weight` and its values; its constructors differ."""
     if cls is encodings.Codebook:
         return encodings.Codebook(torch.randint(0, 5, weight.shape), 5), torch.randn(5)
+    if cls is encodings.ProductCodebook:
+        cut = Subvectors.near(tuple(weight.shape), 4, "channels")
+        return cls(torch.randint(0, 5, (2, len(weight), cut.count)), cut, 5), torch.randn(2, 1, 5, cut.length)
     if cls is encodings.Mask:
         return encodings.Mask(torch.rand(weight.shape) > 0.5), weight
     if cls is encodings.Affine:
         return encodings.Affine.of(weight, 4), weight
+    if cls is encodings.Grid:
+        return encodings.Grid.of(weight), weight
+    if issubclass(cls, encodings.FewLevels):
+        return cls(tuple(weight.shape)).fit(weight), weight
     if issubclass(cls, encodings.Structured):
         return cls.of(weight, 3, **({"rank": 2} if cls is encodings.Displacement else {}))
     return cls(), weight

@@ -20,8 +20,9 @@ def test_layers_of_lenet5_are_those_of_the_literature() -> None:
         "fc2.weight": 5000,
     }
     structural = ["PruneChannels", "Factorize", "StructureMatrices"]
-    assert rows["fc1.weight"]["steps"] == [*structural, "PruneWeights", "ClusterWeights", "Quantize", "Half"]
-    assert rows["fc1.bias"]["steps"] == ["PruneChannels", "Half"]
+    codebooks, integers = ["ClusterWeights", "ProductQuantize", "ResidualQuantize"], ["Quantize", "RoundWeights"]
+    assert rows["fc1.weight"]["steps"] == [*structural, "PruneWeights", *codebooks, *integers, "Binarize", "Half"]
+    assert rows["fc1.bias"]["steps"] == ["PruneChannels", "RoundWeights", "Half"]
 
 
 def test_a_network_of_the_user_needs_data_for_its_operations(place: Path) -> None:

@@ -92,10 +92,12 @@ def normal(requirement: str) -> str:
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
     home = packages_distributions()
-    used = {name: {normal(d) for d in home[name]} for name in imported(ROOT / "src")}
+    used = {name: {normal(d) for d in home.get(name, [name])} for name in imported(ROOT / "src")}
     declared = {normal(r) for r in PROJECT["project"]["dependencies"]}
-    assert [name for name, homes in used.items() if not homes & declared] == []
-    unused = declared - set().union(*used.values())
+    extras = PROJECT["project"]["optional-dependencies"].values()
+    optional = {normal(r) for extra in extras for r in extra}
+    assert [name for name, homes in used.items() if not homes & (declared | optional)] == []
+    unused = (declared | optional) - set().union(*used.values())
     assert unused == set()
 
 

@@ -16,7 +16,8 @@ import rarefy
 SOURCE = Path(rarefy.__file__).parent
 FILES = sorted(path.relative_to(SOURCE) for path in SOURCE.rglob("*.py"))
 STEPS = "prune_weights", "prune_channels", "cluster_weights", "half", "train", "finetune", "distill", "sparsify"
-STEPS += "prune_layers", "factorize", "structure_matrices", "swap_convs", "quantize"
+STEPS += "prune_layers", "factorize", "structure_matrices", "swap_convs", "quantize", "quantize_aware"
+STEPS += "product_quantize", "residual_quantize", "binarize", "round_weights"
 
 # A room (a folder, or a file beside them) and the rooms that it may import; what is not here may import all but ABOVE.
 MAY = {
@@ -29,7 +30,9 @@ MAY = {
     "graph": {"errors"},
     "encodings": {"errors", "graph", "numerics"},
     "layers": {"encodings", "errors", "numerics"},
+    "binarizing": {"budget", "calibration", "encodings", "graph", "layers", "step", "task", "train"},
     "calibration": {"errors", "step", "task", "train"},
+    "codebooks": {"calibration", "encodings", "errors", "graph", "numerics", "settings", "step", "task", "train"},
     "factoring": {"budget", "calibration", "numerics", "step", "task", "train"},
     "step": {"encodings", "records", "settings", "task"},
     "task": {"errors"},
@@ -52,8 +55,31 @@ MAY = {
     },
     "objective": {"classification", "lesson", "task"},
     "checkpoint": {"files", "optimizers"},
-    "train": {"checkpoint", "data", "errors", "files", "lesson", "objective", "optimizers", "records", "step", "task"},
-    "training_step": {"classification", "data", "errors", "lesson", "step", "teacher", "teachers", "train"},
+    "train": {
+        "checkpoint",
+        "data",
+        "encodings",
+        "errors",
+        "files",
+        "graph",
+        "lesson",
+        "objective",
+        "optimizers",
+        "records",
+        "step",
+        "task",
+    },
+    "training_step": {
+        "classification",
+        "data",
+        "errors",
+        "lesson",
+        "quantizing",
+        "step",
+        "teacher",
+        "teachers",
+        "train",
+    },
     "optimizers": set(),
     "ranking": {"graph", "step", "task"},
     "pruning": {"encodings", "errors", "graph", "numerics", "step", "task"},
@@ -66,14 +92,17 @@ MAY = {
         "layers",
         "measure",
         "numerics",
+        "settings",
         "step",
         "task",
         "train",
     },
-    "budget": {"errors", "export", "graph", "measure", "settings", "step", "task", "train"},
+    "budget": {"errors", "export", "graph", "measure", "pack", "settings", "step", "task", "train"},
     "steps": {
+        "binarizing",
         "budget",
         "calibration",
+        "codebooks",
         "encodings",
         "errors",
         "factoring",
@@ -102,7 +131,19 @@ MAY = {
     "report": {"errors", "files", "records"},
     "zoo": {"errors", "layers"},
     "measure": {"errors", "records", "runtime", "pack", "files", "task", "train", "data"},
-    "export": {"encodings", "errors", "files", "graph", "measure", "records", "runtime", "task", "train"},
+    "export": {
+        "encodings",
+        "errors",
+        "files",
+        "graph",
+        "kernels",
+        "measure",
+        "numerics",
+        "records",
+        "runtime",
+        "task",
+        "train",
+    },
 }
 ABOVE = {"__main__", "cli", "show"}  # they see all, and are seen by none
 NO_TORCH = (

@@ -21,9 +21,9 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from rarefy import measure
+from rarefy import measure, pack
 from rarefy.errors import DataError, ExportError, StepError
-from rarefy.export.onnx import Exporter, example
+from rarefy.export.onnx import Exporter, TensorExporter, example
 from rarefy.graph.weights import weights
 from rarefy.measure.engine import opener
 from rarefy.measure.latency import sample
@@ -108,6 +108,18 @@ def timing(model: nn.Module, inputs: Any, threads: int = 1, seconds: float = 1.0
 def _exported(model: nn.Module, inputs: Any, path: Path) -> Path:
     path.write_bytes(Exporter(model, inputs).write(model).proto.SerializeToString())
     return path
+
+
+def packed(model: nn.Module, inputs: Any, metadata: Mapping[str, str]) -> Callable[[nn.Module], int]:
+    """Gives a function: the bytes of the packed file of a network that has the graph of `model`.
+
+    Where the network cannot be exported, the file holds its tensors alone.
+    """
+    try:
+        writer: Exporter | TensorExporter = Exporter(model, inputs, metadata)
+    except ExportError as error:
+        writer = TensorExporter(str(error), metadata)
+    return lambda other: len(pack.encode(writer.write(other).proto))
 
 
 def few(context: Context) -> Any:

@@ -33,10 +33,17 @@ def batches(context: Context, examples: int) -> Iterator[Any]:
     left = examples
     for inputs, _ in source:
         size = _examples(inputs)
-        yield inputs if size <= left else _mapped(inputs, lambda tensor: tensor[:left])  # noqa: B023
+        yield inputs if size <= left else mapped(inputs, lambda tensor: tensor[:left])  # noqa: B023
         left -= size
         if left <= 0:
             return
+
+
+def pieces(context: Context, examples: int, size: int) -> Iterator[Any]:
+    """The same as `batches`, in batches of at most `size`."""
+    for inputs in batches(context, examples):
+        for start in range(0, _examples(inputs), size):
+            yield mapped(inputs, lambda tensor: tensor[start : start + size])  # noqa: B023
 
 
 def second_moments(
@@ -55,14 +62,14 @@ def second_moments(
         draw = torch.Generator().manual_seed(context.seed)
 
         def hook(module: nn.Module, x: Tensor, _output: Tensor) -> None:
-            means.setdefault(path, _Mean()).add(_unfolded(module, x, positions, draw))
+            means.setdefault(path, _Mean()).add(unfolded(module, x, positions, draw))
 
         return hook
 
     with hooked(model, {path: look(path) for path in paths}), evaluating(model):
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
         for inputs in batches(context, examples):
-            forward(model, _mapped(inputs, lambda tensor: tensor.to(device)))
+            forward(model, mapped(inputs, lambda tensor: tensor.to(device)))
     return {path: mean.value for path, mean in means.items()}
 
 
@@ -104,8 +111,9 @@ class _Mean:
         self.count = count
 
 
-def _unfolded(module: nn.Module, x: Tensor, positions: int, draw: torch.Generator) -> Tensor:
-    """(groups, n, features): what the weight is multiplied with at each of the positions that are taken."""
+def unfolded(module: nn.Module, x: Tensor, positions: int, draw: torch.Generator) -> Tensor:
+    """(groups, n, features): what the weight of a Linear or Conv2d is multiplied with at each of the positions that are
+    taken."""
     x = x.detach().float()
     if isinstance(module, nn.Conv2d):
         return _patches(module, x if x.ndim == 4 else x[None], positions, draw)
@@ -141,7 +149,8 @@ def _examples(inputs: Any) -> int:
     return len(inputs[0] if isinstance(inputs, (tuple, list)) else inputs)
 
 
-def _mapped(inputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def mapped(inputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The inputs of a batch, one tensor, several or a dict, each changed."""
     if isinstance(inputs, Mapping):
         return {name: change(tensor) for name, tensor in inputs.items()}
     if isinstance(inputs, (tuple, list)):

@@ -12,7 +12,7 @@ import typer
 
 from rarefy import __version__, show
 from rarefy.errors import DemandError, InputError, RarefyError
-from rarefy.options import Data, Json, Model, Numbers, Size, Weights, judging, needed, numbers
+from rarefy.options import Data, Engines, Json, Model, Numbers, Size, Weights, judging, needed, numbers
 
 if TYPE_CHECKING:
     from rarefy.recipe import Recipe
@@ -163,6 +163,7 @@ def measure(
     weights: Weights = None,
     threads: Annotated[int, typer.Option(min=1)] = 1,
     batch: Annotated[int, typer.Option(min=1)] = 1,
+    engine: Engines = None,
     resize: Size = None,
     crop: Size = None,
     mean: Numbers = None,
@@ -176,7 +177,7 @@ def measure(
     from rarefy.inspection import measured
 
     task = judging(data, resize, crop, mean, std)
-    show.measured(measured(files, task, weights, threads, batch), json)
+    show.measured(measured(files, task, weights, threads, batch, engine or ["onnxruntime"]), json)
 
 
 @app.command()

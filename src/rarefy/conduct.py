@@ -213,7 +213,7 @@ class _Conductor:
         others = [step for step, changed in done if step.structural or (step.trains and changed)]
         if self.measurer and others:
             self.measurer.exporter = self._exporter(self.work)
-            if any(step.trains for step in others):
+            if any(step.trains and not step.structural for step in others):
                 self.measurer.original_tensors = {}
         return bool(others)
 
@@ -246,7 +246,7 @@ class _Conductor:
                 note.parameter: f"{note.left} ({s.name})"
                 for step, s in zip(self.recipe.steps, run.record.steps, strict=True)
                 for note in s.notes
-                if note.left and not step.trains
+                if note.left and (step.structural or not step.trains)
             }
             self.progress("measuring the result", 0, 1)
             run.record.outcome = self.measurer.outcome(self.work, run, reasons)

@@ -17,6 +17,7 @@ from rarefy.errors import DataError, InputError, StepError
 from rarefy.export.onnx import Exporter, example
 from rarefy.files import write_whole
 from rarefy.graph.weights import weights
+from rarefy.measure.engine import installed, session
 from rarefy.step import Context, Step
 from rarefy.task import Task, forward
 from rarefy.train import evaluating
@@ -84,15 +85,22 @@ def _noise(network: loading.Network) -> Task | None:
 
 
 def measured(
-    sources: Sequence[str], task: Task | None, weights_file: Path | None, threads: int, batch: int
+    sources: Sequence[str],
+    task: Task | None,
+    weights_file: Path | None,
+    threads: int,
+    batch: int,
+    engines: Sequence[str] = ("onnxruntime",),
 ) -> list[dict[str, Any]]:
-    """One row per file or network, the latency of each against the first."""
+    """One row per engine and file or network, the latency of each against the first."""
     import tempfile
 
+    names = [name for name in map(installed, engines) for _ in sources]
     with tempfile.TemporaryDirectory() as folder:
         files = [_file(s, task, weights_file, Path(folder) / f"{i}.onnx") for i, s in enumerate(sources)]
-        rows = [_row(source, file, task) for source, file in zip(sources, files, strict=True)]
-        times = measure.compare(files, files[0], threads=threads, batch=batch)
+        files, sources = files * len(engines), [*sources] * len(engines)
+        rows = [_row(*place, task) for place in zip(sources, files, names, strict=True)]
+        times = measure.compare(files, files[0], threads=threads, batch=batch, engines=[names[0], *names])
     for row, latency in zip(rows, times, strict=True):
         row["latency"] = latency.model_dump()
     return rows
@@ -111,22 +119,24 @@ def _file(source: str, task: Task | None, weights_file: Path | None, place: Path
     return place
 
 
-def _row(source: str, file: Path, task: Task | None) -> dict[str, Any]:
+def _row(source: str, file: Path, engine: str, task: Task | None) -> dict[str, Any]:
     from rarefy.runtime import load
 
     model = measure.read(file)
     count, nonzero = measure.parameters(model)
     quality = None
     if task is not None:
-        quality, _ = measure.quality(measure.answer(load(file)), task, engine="onnxruntime")
+        running = load(file) if engine == "onnxruntime" else session(file, engine=engine)
+        quality, _ = measure.quality(measure.answer(running), task, engine=engine)
     return {
         "file": source,
+        "engine": engine,
         "bytes": measure.file_bytes(file),
         "parameters": count,
         "nonzero": nonzero,
         "macs": measure.macs(model),
         "quality": quality.model_dump() if quality else None,
-        "memory_bytes": measure.memory(file),
+        "memory_bytes": measure.memory(file) if engine == "onnxruntime" else None,
     }
 
 
@@ -170,11 +180,18 @@ def _settings(cls: type[Step]) -> list[dict[str, Any]]:
             {
                 "name": name,
                 "values": _values(schema),
-                "default": default if isinstance(default, (str, int, float, bool, type(None))) else "none",
+                "default": _default(default),
                 "about": field.description or "",
             }
         )
     return rows
+
+
+def _default(value: Any) -> Any:
+    """As plain data; what is empty is "none"."""
+    if isinstance(value, (str, int, float, bool, type(None))):
+        return value
+    return ", ".join(map(str, value)) if isinstance(value, tuple) and value else "none"
 
 
 def _values(schema: dict[str, Any]) -> str:

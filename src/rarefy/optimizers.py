@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,12 +13,19 @@ if TYPE_CHECKING:
     from rarefy.training_step import TrainingStep
 
 
-def make(model: nn.Module, settings: TrainingStep) -> torch.optim.Optimizer:
-    """Weight decay is for weights: biases, normalisation and centroids (one dimension) are not drawn to zero."""
-    trainable = [p for p in model.parameters() if p.requires_grad]
+def make(
+    model: nn.Module, settings: TrainingStep, rates: Mapping[nn.Parameter, float] | None = None
+) -> torch.optim.Optimizer:
+    """Weight decay is for weights: biases, normalisation and centroids (one dimension) are not drawn to zero.
+
+    rates: parameters with a learning rate of their own, as a share of the others'; not drawn to zero either.
+    """
+    own = dict(rates or {})
+    trainable = [p for p in model.parameters() if p.requires_grad and p not in own]
     groups = [
-        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": settings.weight_decay, "share": 1.0},
+        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0, "share": 1.0},
+        *({"params": [p], "weight_decay": 0.0, "share": share} for p, share in own.items()),
     ]
     groups = [group for group in groups if group["params"]]
     if settings.optimizer == "sgd":

@@ -22,6 +22,14 @@ Data = Annotated[
     ),
 ]
 Weights = Annotated[Path | None, typer.Option(metavar="FILE", help="safetensors, or .pt with a state dict")]
+Engines = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--engine",
+        metavar="ENGINE",
+        help="onnxruntime (the default) or openvino; given several times, they are compared",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="one JSON object on standard output")]
 Size = Annotated[int | None, typer.Option(metavar="PIXELS", help="for folders of images", min=1)]
 Numbers = Annotated[

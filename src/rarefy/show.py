@@ -84,10 +84,12 @@ def measured(rows: Sequence[dict[str, Any]], json: bool) -> None:
         _json({"files": list(rows)})
         return
     t = rows[0]["latency"]
-    title = f"ONNX Runtime, {t['threads']} thread(s), batch {t['batch']}, {t['rounds']} rounds in turns"
+    engines = list(dict.fromkeys(r["engine"] for r in rows))
+    title = f"{', '.join(engines)}, {t['threads']} thread(s), batch {t['batch']}, {t['rounds']} rounds in turns"
     columns = [_quantities(r) for r in rows]
     cells = [[name, *(column[name] for column in columns)] for name in columns[0]]
-    _table(title, ["", *(f"{r['file']} >" for r in rows)], cells)
+    heads = [r["file"] if len(engines) == 1 else f"{r['file']} in {r['engine']}" for r in rows]
+    _table(title, ["", *(f"{head} >" for head in heads)], cells)
 
 
 def _quantities(row: dict[str, Any]) -> dict[str, str]:

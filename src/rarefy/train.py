@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rarefy import checkpoint, optimizers
+from rarefy import checkpoint, encodings, optimizers
 from rarefy.data.augment import Augment
 from rarefy.errors import StepError
 from rarefy.files import model_tensors, restore
+from rarefy.graph.weights import weights
 from rarefy.lesson import Lesson
 from rarefy.objective import Joined, Objective
 from rarefy.records import Epoch
@@ -26,6 +27,7 @@ from rarefy.task import Batches, Task, forward, scores
 if TYPE_CHECKING:
     from rarefy.training_step import TrainingStep
 
+BeforeStep = Callable[[float], None]  # share of the training that is done
 AfterStep = Callable[[float, float], None]  # learning rate, share of the training that is done
 MANY = "ddp_find_unused_parameters_true"  # networks may have parts that a batch does not reach
 SAVE_EVERY = 10.0  # seconds that may be lost when the process is killed, at the end of an epoch
@@ -52,16 +54,19 @@ def fit(
     context: Context,
     *,
     lesson: Lesson | None = None,
+    before: BeforeStep | None = None,
     after: AfterStep | None = None,
+    rates: Mapping[nn.Parameter, float] | None = None,
 ) -> nn.Module:
     """Train `model` in place and give it back in eval mode; the curve goes to `context.curve`.
 
-    lesson: the loss of a teacher; the task's own by default. after: called after every step of the optimizer with the
-    learning rate and the share of the training that is done; it may change weights. Every epoch's random numbers
-    follow from (seed, epoch, rank) alone, so a training that was interrupted continues as if it had not been.
+    lesson: the loss of a teacher; the task's own by default. before, after: called before and after every step of the
+    optimizer with the share of the training that is done, the latter with the learning rate too; it may change weights.
+    rates: parameters with a rate of their own, as a share of the learning rate. Every epoch's random numbers follow
+    from (seed, epoch, rank) alone, so a training that was interrupted continues as if it had not been.
     """
     with torch.random.fork_rng():
-        training = _Training(model, settings, context, lesson, after)
+        training = _Training(model, settings, context, lesson, before, after, rates)
         training.resume()
         while not training.finished:
             training.epoch()
@@ -77,19 +82,23 @@ class _Training:
         settings: TrainingStep,
         context: Context,
         lesson: Lesson | None = None,
+        before: BeforeStep | None = None,
         after: AfterStep | None = None,
+        rates: Mapping[nn.Parameter, float] | None = None,
     ) -> None:
-        self.settings, self.context, self.task, self.after = settings, context, context.task, after
+        self.settings, self.context, self.task = settings, context, context.task
+        self.before, self.after = before, after
         self.fabric = context.fabric or engine()
         self.model = model
         self.objective = Objective(model, settings, context.task, lesson).train()
         self.home = next(model.parameters()).device  # where the network goes back to
         if settings.channels_last:
             self.objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = optimizers.make(self.objective, settings)
+        self.optimizer = optimizers.make(self.objective, settings, rates)
         self.wrapped, self.wrapped_optimizer = self.fabric.setup(
             Joined(self.objective) if self.fabric.world_size > 1 else self.objective, self.optimizer
         )
+        self.encoded = [(weight.values, link) for weight in weights(model) for link in encodings.chain(weight)]
         self.done = 0  # epochs
         self.best: tuple[float, int] | None = None  # validation metric, epoch
         self.best_tensors: dict[str, Tensor] = {}
@@ -123,6 +132,8 @@ class _Training:
         for step, batch in enumerate(self._batches(self.done), start=first):
             if step == self.total:
                 break
+            if self.before:
+                self.before(step / self.total)
             rate = self._set_rate(step)
             losses.append(self._step(*batch, generator))
             if self.after:
@@ -153,12 +164,15 @@ class _Training:
         if self.settings.clip:
             self.fabric.clip_gradients(self.wrapped, self.wrapped_optimizer, max_norm=self.settings.clip)
         self.wrapped_optimizer.step()
+        with torch.no_grad():
+            for values, link in self.encoded:
+                link.settle(values)
         return loss.detach()
 
     def _set_rate(self, step: int) -> float:
         rate = self.settings.lr * optimizers.schedule(self.settings, step / self.total)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         return rate
 
     def _synchronise(self) -> None:

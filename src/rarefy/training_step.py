@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -14,9 +15,10 @@ from rarefy.classification import Classification
 from rarefy.data.augment import Augment
 from rarefy.errors import SettingsError
 from rarefy.lesson import Lesson
+from rarefy.quantizing import biases
 from rarefy.step import Context, Plan, Step
 from rarefy.teacher import Teacher
-from rarefy.train import AfterStep, fit
+from rarefy.train import AfterStep, BeforeStep, fit
 
 
 class TrainingStep(Step, ABC):
@@ -72,11 +74,20 @@ class TrainingStep(Step, ABC):
         """Train."""
         return self._trained(model, context)
 
-    def _trained(self, model: nn.Module, context: Context, after: AfterStep | None = None) -> nn.Module:
+    def _trained(
+        self,
+        model: nn.Module,
+        context: Context,
+        before: BeforeStep | None = None,
+        after: AfterStep | None = None,
+        rates: Mapping[nn.Parameter, float] | None = None,
+    ) -> nn.Module:
         lesson = self._lesson(model, context)
         if self.teacher is not None and lesson is not None:
             context.teachers += teachers.recorded(self.teacher, lesson, context)
-        return fit(model, self, context, lesson=lesson, after=after)
+        model = fit(model, self, context, lesson=lesson, before=before, after=after, rates=rates)
+        biases.snap(model)
+        return model
 
     def _lesson(self, model: nn.Module, context: Context) -> Lesson | None:
         if self.teacher is None:

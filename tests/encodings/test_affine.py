@@ -61,6 +61,34 @@ def test_few_values_and_half_a_step_of_error(bits: int) -> None:
     assert bool(((back - weight).abs() <= link.scale[:, None] * 0.5001).all())
 
 
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_values_are_restored_from_their_integers(form: tuple[int, int | None, int]) -> None:
+    layer = made(*form, symmetric=False)
+    link = encodings.find(by_path(layer)["weight"], Affine)
+    assert isinstance(link, Affine)
+    assert torch.equal(link.restored(encodings.stored(by_path(layer)["weight"])), layer.weight)
+
+
+def test_four_bits_are_widened_once_except_in_groups() -> None:
+    """A convolution of 4-bit integers would run in floats; matrices in groups have kernels for them."""
+    for group, casts in ((0, 1), (4, 0)):
+        _, graph = run(made(4, 0, group))
+        assert [node.op_type for node in graph.node] == ["Cast"] * casts + ["DequantizeLinear"]
+
+
+def test_the_scale_learns_while_it_is_a_parameter() -> None:
+    layer = made(3, 0, 4)
+    link = encodings.find(by_path(layer)["weight"], Affine)
+    assert isinstance(link, Affine)
+    scale = link._buffers.pop("scale")
+    assert scale is not None
+    link.scale = nn.Parameter(scale)
+    layer(torch.randn(7, 12)).square().sum().backward()
+    assert isinstance(link.scale.grad, Tensor)
+    assert link.scale.grad.shape == (5, 3)
+    assert bool((link.scale.grad != 0).any())
+
+
 def test_the_gradient_passes_inside_the_range_only() -> None:
     values = torch.tensor([[0.2, 5.0, -0.3]], requires_grad=True)
     Affine(torch.tensor([0.01]), torch.zeros(1), 8, 0)(values).backward(torch.ones(1, 3))

@@ -149,3 +149,14 @@ def test_features(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAREFY_KERNELS", "numpy")
     assert str(features()) == "numpy (forced by RAREFY_KERNELS)" or "slow" in str(features())
     assert custom_ops() is None
+
+
+@pytest.mark.parametrize("features_", [65_504, 65_536 + 40])
+@pytest.mark.parametrize("bits", [0, 4])
+def test_counts_beyond_sixteen_bits(version: str, features_: int, bits: int) -> None:
+    """Every weight differs from every activation, so that each narrower sum inside a version would overflow."""
+    x, one = np.ones((1, features_), np.float32), np.ones(3, np.float32)
+    filters = Filters(pack_bits(-np.ones((3, features_))), (3, features_))
+    levels = 2**bits - 1 if bits else 1
+    found = filters.linear(x, one, 0 * one, bits=bits, steps=float(levels))
+    assert np.array_equal(found, np.full((1, 3), -features_ * levels, np.float32))

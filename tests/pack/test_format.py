@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import lzma
 import re
 import struct
 import zlib
@@ -107,6 +108,8 @@ def stream(head: Bytes, ans: Ans, count: int, limit: int, mode: int) -> list[int
     if mode == 3:
         pairs = stream(head, ans, (count + 1) // 2, size * size, head.take(1)[0])
         return [symbol for pair in pairs for symbol in (pair % size, pair // size)][:count]
+    if mode == 164:
+        return classes(head, ans, count // size, size, limit)
     steps = 2 ** ((mode - 4) // 32)
     differences = law((mode - 4) % 32, steps)
     level = ans.pop(frequencies([0] * (22 * steps + 1)))
@@ -117,6 +120,17 @@ def stream(head: Bytes, ans: Ans, count: int, limit: int, mode: int) -> list[int
         levels.append(level)
     table = frequencies([(level - 1) * 16 // steps for level in levels])
     return [ans.pop(table) for _ in range(count)]
+
+
+def classes(head: Bytes, ans: Ans, rows: int, columns: int, limit: int) -> list[int]:
+    levels = [stream(head, ans, n, 32, head.take(1)[0]) for n in (rows, columns)]
+    order = sorted((a + b, a, b, r, c) for r, a in enumerate(levels[0]) for c, b in enumerate(levels[1]))
+    found = [0] * (rows * columns)
+    for number in sorted({p[0] for p in order}):
+        mine = [p for p in order if p[0] == number]
+        for (_, _, _, r, c), symbol in zip(mine, stream(head, ans, len(mine), limit, head.take(1)[0]), strict=True):
+            found[r * columns + c] = symbol
+    return found
 
 
 def tensor(head: Bytes, ans: Ans, data_type: int, count: int) -> bytes:
@@ -157,12 +171,17 @@ def tensor(head: Bytes, ans: Ans, data_type: int, count: int) -> bytes:
 def read(data: bytes, dictionary: bytes) -> list[bytes]:
     """The bytes of all tensors that were taken out of the graph."""
     file = Bytes(data)
-    assert file.take(4) == b"RFY\1"
+    assert file.take(4) == b"RFY\2"
     assert file.varint() == len(data)
     assert hashlib.blake2b(data[:-8], digest_size=8).digest() == data[-8:]
     method, size = file.take(1)[0], file.varint()
-    assert method == 0x81
-    graph = zlib.decompressobj(-15, dictionary).decompress(file.take(file.varint()))
+    squeezed = file.take(file.varint())
+    if method == 0x81:
+        graph = zlib.decompressobj(-15, dictionary).decompress(squeezed)
+    else:
+        assert method == 0x82
+        options = {"id": lzma.FILTER_LZMA1, "dict_size": 1 << 24, "lc": 2, "lp": 0, "pb": 0}
+        graph = lzma.decompress(squeezed, lzma.FORMAT_RAW, filters=[options])
     assert len(graph) == size
     shared = Ans(file.take(file.varint()))
     model = onnx.ModelProto.FromString(graph)
@@ -195,6 +214,9 @@ def arrays() -> list[np.ndarray]:
         rng.binomial(600, 0.4, 4000).astype(np.int16) - 400,
         np.where(rng.random(70_000) < 0.97, 0, rng.integers(1, 200, 70_000)).astype(np.uint8),
         np.where(rng.random(66_001) < 0.95, 0, rng.integers(1, 4, 66_001)).astype(np.uint8),
+        rng.geometric(2.0 ** -rng.integers(0, 5, (40, 1)) * 2.0 ** -rng.integers(0, 3, 50))
+        .clip(0, 255)
+        .astype(np.uint8),
     ]
 
 
@@ -205,7 +227,7 @@ def test_a_second_reader_agrees(dictionary: bytes, monkeypatch: pytest.MonkeyPat
     weights = [numpy_helper.from_array(array, f"t{i}") for i, array in enumerate(arrays())]
     data = pack.encode(helper.make_model(helper.make_graph(nodes, "g", [], outputs, weights)))
     codings = [entry.coding for entry in pack.contents(data).tensors]
-    assert codings == ["symbols", "symbols", "raw", "symbols", "float", "palette", "offset", "symbols", "symbols"]
+    assert codings == ["symbols", "symbols", "raw", "symbols", "float", "palette", "offset", *["symbols"] * 3]
     assert read(data, dictionary) == [array.tobytes() for array in arrays()]
 
 

@@ -62,16 +62,16 @@ def test_every_flipped_bit_is_found(model: onnx.ModelProto) -> None:
     [
         (lambda data: b"PK\3\4" + data, "not a .rfy file: it does not begin with RFY"),
         (
-            lambda data: b"RFY\2" + data[4:],
-            "made by a newer rarefy: the format's version is 2, this one reads 1",
+            lambda data: b"RFY\3" + data[4:],
+            "made by a newer rarefy: the format's version is 3, this one reads 2",
         ),
-        (lambda data: b"RFY\0" + data[4:], "corrupted: the format's version is 0"),
+        (lambda data: b"RFY\1" + data[4:], "made by an older rarefy, or corrupted: the format's version is 1, this"),
         (lambda data: data[:-1], r"truncated: the header declares \d+ bytes, the file has \d+"),
         (lambda data: data + b"\0", r"too long: the header declares \d+ bytes, the file has \d+"),
         (lambda data: data[:-9] + b"\0" + data[-8:], "corrupted: the checksum does not fit the bytes"),
         (lambda data: sealed(b"\0\5\4abcd\0"), "corrupted: the graph declares 5 bytes and has 4"),
         (lambda data: sealed(bytes(unsealed(data)) + b"\0"), "corrupted: 1 bytes after the last tensor"),
-        (lambda data: b"RFY\1" + b"\xff" * 40, "corrupted: a number of more than 10 bytes"),
+        (lambda data: b"RFY\2" + b"\xff" * 40, "corrupted: a number of more than 10 bytes"),
         (
             lambda data: sealed(b"\x00" + varint(5 << 40) + b"\0"),
             r"declares a graph of 5\.0 TiB; the limit is 4\.0 GiB",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from math import log2
+from math import erf, log2, sqrt
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rarefy.errors import PackError
-from rarefy.pack import symbols, tensors
+from rarefy.pack import contexts, symbols, tensors
 from rarefy.pack.ans import Decoder, Encoder
 from rarefy.pack.bits import Reader
 
@@ -26,9 +27,9 @@ INTEGERS = {
 }
 
 
-def packed(data: bytes, element: tensors.Element, count: int) -> tuple[str, int]:
+def packed(data: bytes, element: tensors.Element, count: int, columns: int = 1) -> tuple[str, int]:
     """The coding and the bytes, after a round trip."""
-    coded = tensors.encode(data, element, count)
+    coded = tensors.encode(data, element, count, columns)
     encoder = Encoder()
     encoder.push(coded.jobs)
     stream = encoder.finish()
@@ -191,6 +192,67 @@ def test_symbols_go_in_pairs(size: int, count: int, monkeypatch: pytest.MonkeyPa
         assert cost <= 0.55 * entropy_bytes(array) + 60
 
 
+def spread(rows: int, columns: int, dtype: type[np.signedinteger[Any]]) -> np.ndarray:
+    """Integers whose deviation is that of their row times that of their column."""
+    rng = np.random.default_rng(10)
+    deviations = 2 ** rng.normal(0, 0.7, (rows, 1)) * 2 ** rng.normal(1, 0.7, columns)
+    return np.round(rng.normal(size=(rows, columns)) * deviations).clip(-127, 127).astype(dtype)
+
+
+def ideal_bytes(array: np.ndarray) -> float:
+    """What it would cost if the deviation of every row and column were known for nothing."""
+    rng = np.random.default_rng(10)
+    rows, columns = array.shape
+    deviation = 2 ** rng.normal(0, 0.7, (rows, 1)) * 2 ** rng.normal(1, 0.7, columns)
+    edges = np.vectorize(erf)((array[..., None] + np.array([-0.5, 0.5])) / deviation[..., None] / sqrt(2))
+    return float(-np.log2(np.diff(edges).clip(1e-12) / 2).sum() / 8)
+
+
+@pytest.mark.parametrize(("number", "coding"), [(3, "symbols"), (5, "offset")])
+def test_rows_and_columns_that_spread_differently(number: int, coding: str) -> None:
+    """Classes come to within 3 % of the best there is, where one table for all is 10 % above it."""
+    array = spread(300, 200, np.int8 if number == 3 else np.int16)
+    size = array.size
+    flat = packed(array.tobytes(), tensors.ELEMENTS[number], size)
+    matrix = packed(array.tobytes(), tensors.ELEMENTS[number], size, 200)
+    assert matrix[0] == coding
+    assert flat[1] > 1.1 * ideal_bytes(array)
+    assert matrix[1] < 1.03 * ideal_bytes(array)
+
+
+def test_numbers_of_a_codebook_in_any_order() -> None:
+    """A symbol's size is how rare it is: the order of the centroids does not matter."""
+    array = spread(300, 200, np.int8).clip(-7, 8)
+    order = np.random.default_rng(11).permutation(16).astype(np.uint8)
+    sizes = [packed(a.tobytes(), tensors.ELEMENTS[2], a.size, 200)[1] for a in (array + 7, order[array + 7])]
+    assert abs(sizes[0] - sizes[1]) < 0.01 * sizes[0]
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 600), (600, 1), (2, 300), (300, 2), (40, 37)])
+@pytest.mark.parametrize("number", [2, 5, 21])
+def test_matrices_of_any_shape_come_back(rows: int, columns: int, number: int) -> None:
+    rng = np.random.default_rng(12)
+    array = rng.geometric(0.2 + 0.6 * (np.arange(rows)[:, None] % 3 == 0), (rows, columns)).clip(0, 15)
+    data = array.astype(np.int16).tobytes() if number == 5 else array.astype(np.uint8).tobytes()
+    data = tensors._packed(np.frombuffer(data, np.uint8), 4) if number == 21 else data
+    packed(data, tensors.ELEMENTS[number], array.size, columns)
+
+
+@settings(deadline=None, max_examples=50)
+@given(data=st.data())
+def test_classes_split_and_join(data: st.DataObject) -> None:
+    rows, columns = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 12))
+    level = st.integers(0, contexts.LEVELS - 1)
+    levels = [np.array(data.draw(st.lists(level, min_size=n, max_size=n)), np.uint8) for n in (rows, columns)]
+    matrix = np.arange(rows * columns, dtype=np.uint8).reshape(rows, columns)
+    found = contexts.Classes(*levels)
+    parts = found.split(matrix)
+    sums = (levels[0][:, None].astype(int) + levels[1]).ravel()
+    assert [len(part) for part in parts] == found.sizes() == np.unique(sums, return_counts=True)[1].tolist()
+    assert all(len(set(sums[part].tolist())) == 1 for part in parts)
+    assert found.joined(parts).tolist() == matrix.ravel().tolist()
+
+
 def test_a_constant_costs_a_few_bytes() -> None:
     assert packed(b"\x05" * 100_000, tensors.ELEMENTS[2], 100_000) == ("symbols", 2)
     assert packed(np.ones(100_000, np.float32).tobytes(), tensors.ELEMENTS[1], 100_000)[1] < 12
@@ -209,7 +271,11 @@ def test_large_histograms_are_exact() -> None:
         (bytes([2, 0]), "a palette of 0 values for 100 elements"),
         (bytes([2, 101]), "a palette of 101 values for 100 elements"),
         (bytes([1, 0x80, 0x02]), "a first plane that begins at 256"),
-        (bytes([1, 0, 164]), "no stream has the mode 164"),
+        (bytes([1, 0, 165]), "no stream has the mode 165"),
+        (bytes([1, 0, 164, 1]), "100 symbols in 1 columns"),
+        (bytes([1, 0, 164, 30]), "100 symbols in 30 columns"),
+        (bytes([1, 0, 164, 10, 164]), "classes inside classes"),
+        (bytes([1, 0, 164, 10, 1, 32]), "a symbol of 32 where 31 is the largest"),
         (bytes([1, 0, 2, 1]), "an alphabet of 1 symbols; between 2 and 257"),
         (bytes([1, 0, 3, 7]), "pairs of 7 symbols in a stream of 100 below 257"),
         (bytes([2, 17]) + bytes(17 * 4) + bytes([3, 17]), "pairs of 17 symbols in a stream of 100 below 17"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from models import Toy
+from models import CASES, Toy
 from rarefy import encodings
 from rarefy.errors import SettingsError, StepError
 from rarefy.graph.weights import by_path
@@ -100,3 +100,56 @@ def test_stays_in_the_sixteen_bits_that_it_was_in() -> None:
 def test_settings(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         ClusterWeights(**wrong)
+
+
+class Uneven(Toy):
+    """Half of the inputs hardly matter."""
+
+    def __init__(self, seed: int) -> None:
+        scale = torch.cat([torch.full((20,), 0.05), torch.full((20,), 2.0)])
+        self.inputs = torch.randn(200, 40, generator=torch.Generator().manual_seed(seed)) * scale
+
+
+def test_for_the_output_weights_count_by_their_inputs() -> None:
+    model, held_out = linear(), Uneven(1).inputs
+    step = ClusterWeights(bits=3)
+    by_weight, by_output = (step.replace(objective=o)(model, Uneven(0)) for o in ("weight", "output"))
+    errors = [float((m(held_out) - model(held_out)).detach().square().sum()) for m in (by_weight, by_output)]
+    assert errors[1] < 0.98 * errors[0]
+    assert torch.equal(ClusterWeights(bits=3)(model, Uneven(0)).weight, ClusterWeights(bits=3)(model, TASK).weight)
+
+
+def test_convolutions_in_groups_count_by_their_own_inputs() -> None:
+    model, task = CASES["shuffle"].model(), CASES["shuffle"].task()
+    step = ClusterWeights(k=4, objective="output")
+    plan = step.plan(model, Context(task=task))
+    assert plan.do["grouped.0.weight"] == {"k": 4, "zero": False, "inputs": ["grouped.0"]}
+    assert plan.notes["grouped.0.weight"] == "4 shared values, for the output"
+    assert step(model, task).get_submodule("grouped.0").weight.shape == (8, 2, 3, 3)
+
+
+def test_what_no_layer_multiplies_with_is_said() -> None:
+    case = CASES["tied"]
+    plan = ClusterWeights(k=4, objective="output").plan(case.model(), Context(task=case.task()))
+    assert plan.do["embedding.weight"]["inputs"] == []
+    assert plan.notes["embedding.weight"].startswith("4 shared values, for the weights: it is not that of Linear")
+
+
+@pytest.mark.parametrize(("pruned", "rate"), [(False, 0.047), (True, 0.015)])
+def test_a_rate_saves_more_bits_than_fewer_values_do(pruned: bool, rate: float) -> None:
+    torch.manual_seed(0)
+    model: nn.Module = nn.Linear(400, 300)
+    nn.init.normal_(model.get_parameter("weight"))
+    model = PruneWeights(sparsity=0.6)(model, TASK) if pruned else model
+    plain, rated = ClusterWeights(bits=3)(model, TASK), ClusterWeights(bits=6, rate=rate)(model, TASK)
+    assert entropy(rated) < entropy(plain)
+    losses = [float((m.weight - model.weight).detach().square().sum()) for m in (plain, rated)]
+    assert losses[1] < losses[0]
+    assert codebook(rated).zero is pruned
+    assert not pruned or torch.equal(rated.weight == 0, model.weight == 0)
+
+
+def entropy(model: nn.Module) -> float:
+    share = torch.bincount(codebook(model).indices.flatten().int()).double()
+    share = share[share > 0] / share.sum()
+    return float(-(share * share.log2()).sum())

@@ -96,7 +96,13 @@ def test_plan_says_everything() -> None:
     assert plan.do["1.bn0.weight"] == plan.do["1.bn0.bias"] == {"into": "1.expand"}
     assert plan.do["5.bias"] == {"bits": 32}
     assert plan.notes["0.0.weight"] == "8-bit integers, a scale per channel"
-    assert plan.also["0.0:output"] == {"of": "0.0:output", "clip": [0.0, 6.0], "silent": False}
+    assert plan.also["0.0:output"] == {
+        "of": "0.0:output",
+        "clip": [0.0, 6.0],
+        "silent": False,
+        "addends": [],
+        "bits": 8,
+    }
     assert plan.also["1.bn2"] == {"into": "1.project"}
     assert {why for path, why in plan.leave.items() if path.startswith("2.")} == {"skipped, as set"}
     assert not any(path.startswith("2.") for path in plan.also)
@@ -164,9 +170,12 @@ def test_composes() -> None:
             assert encodings.describe(weight).startswith("int8 per channel")
     narrow = Quantize()(PruneChannels(ratio=0.5, align=1)(mobile(), TASK), TASK)
     assert narrow[1].expand.weight.shape[0] < 16
-    halved = Half().plan(made, Context(task=TASK))
+    with pytest.raises(StepError, match="Half found nothing to store in 16 bits"):
+        Half().plan(made, Context(task=TASK))
+    halved = Half().plan(Quantize(skip=("5",))(mobile(), TASK), Context(task=TASK))
+    assert halved.do.keys() == {"5.weight", "5.bias"}
     assert halved.leave["1.expand.weight"] == "stored as int8 per channel already"
-    assert "1.expand.bias" in halved.do
+    assert halved.leave["1.expand.bias"] == "added to sums of integers, which has to be exact"
 
 
 def test_a_codebook_is_left_with_the_remedy() -> None:
@@ -260,3 +269,71 @@ def test_steps_for_float_weights_leave_integers_and_say_so() -> None:
     for step in (PruneWeights(sparsity=0.5), ClusterWeights(bits=2)):
         with pytest.raises(StepError, match=rf"{type(step).__name__} found no weight"):
             step(quantized, task)
+
+
+def error(step: Quantize, model: nn.Module) -> float:
+    with torch.no_grad():
+        wanted = model(PICTURES)
+        return float((step(model, TASK)(PICTURES) - wanted).norm() / wanted.norm())
+
+
+def test_rounding_up_or_down_by_what_the_layers_see() -> None:
+    step = Quantize(weights=3, rounding="adaptive", activations=None)
+    assert error(step, mobile()) < 0.7 * error(step.replace(rounding="nearest"), mobile())
+    notes = step.plan(mobile(), Context(task=TASK)).notes
+    assert notes["5.weight"] == "3-bit integers, a scale per channel, up or down by what the layer sees"
+    plan = step.plan(CASES["transposed"].model(), Context(task=CASES["transposed"].task()))
+    assert plan.notes["up.weight"] == "3-bit integers, a scale per channel, to the nearest (of ConvTranspose2d)"
+    assert "rounding" not in plan.do["up.weight"]
+
+
+def test_equal_ranges_are_a_matter_of_the_plan() -> None:
+    step, context = Quantize(equalise=True), Context(task=TASK)
+    model = mobile()
+    plan = step.plan(model, context)
+    assert plan.also["1.expand:channels"] == {"next": "1.depthwise", "bound": 6.0}
+    assert "0.0:channels" not in plan.also  # what the stem gives is used twice
+    assert error(step, mobile()) < 0.05
+
+
+def test_channels_can_go_afterwards(tmp_path: Path) -> None:
+    made = PruneChannels(ratio=0.5, align=1)(Quantize()(mobile(), TASK), TASK)
+    assert made[1].expand.weight.shape[0] < 16
+    data = Exporter(made, PICTURES[:2]).write(made).proto.SerializeToString()
+    assert operators(data, tmp_path)["QLinearConv"] == 7
+    for optimise in (True, False):
+        assert torch.allclose(answer(session(data, optimise=optimise))(PICTURES), made(PICTURES), atol=1e-5)
+
+
+def test_a_layer_whose_range_is_infinite_is_named() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)).eval()
+    with torch.no_grad():
+        model[0].weight.fill_(3e38)
+    with pytest.raises(StepError, match=r"NaN or infinite values at the output of 0 while calibrating.*skip"):
+        Quantize()(model, Toy(torch.ones(4, 4)))
+
+
+def test_layers_that_no_example_reaches_are_named() -> None:
+    class Sometimes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.two(self.one(x).sigmoid()) if len(x) == 2 else self.one(x)
+
+    with pytest.raises(StepError, match="never reached two"):
+        Quantize()(Sometimes().eval(), Toy(torch.randn(6, 4)))
+
+
+def test_two_inputs() -> None:
+    case = CASES["two-inputs"]
+    model = case.model().eval()
+    made, inputs = Quantize()(model, case.task()), case.batch()
+    proto = Exporter(made, inputs).write(made).proto
+    assert sum(node.op_type == "QuantizeLinear" for node in proto.graph.node) >= 2
+    with torch.no_grad():
+        results = answer(session(proto.SerializeToString()))(inputs), made(*inputs), model(*inputs)
+    for got, ours, wanted in zip(*results, strict=True):
+        assert torch.allclose(got, ours, atol=1e-5)
+        assert float((ours - wanted).norm() / wanted.norm()) < 0.05

@@ -41,6 +41,9 @@ COUNTS = {
     "mobilenet-v3-large": 5_483_032,
     "shufflenet-v1": 1_865_728,
     "shufflenet-v2": 2_278_604,
+    "resnet20-binary": 272_362,  # the float one's, less its shortcuts, with thresholds and slopes
+    "resnet18-binary": 11_704_424,
+    "vgg-small-binary": 4_660_234,
 }
 
 

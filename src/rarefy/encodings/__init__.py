@@ -12,16 +12,32 @@ from rarefy.encodings.base import (
     encode,
     find,
     narrow,
+    rounded,
     stored,
     stored_bits,
     zeros,
 )
+from rarefy.encodings.binary import FewLevels, Signs, Ternary
 from rarefy.encodings.codebook import Codebook
+from rarefy.encodings.grid import Grid
 from rarefy.encodings.half import Half
 from rarefy.encodings.mask import Mask
+from rarefy.encodings.product import ProductCodebook
 from rarefy.encodings.structured import Circulant, Displacement, Structured, Toeplitz, structure
 
-ALL: tuple[type[Encoding], ...] = (Mask, Codebook, Half, Affine, Circulant, Toeplitz, Displacement)
+ALL: tuple[type[Encoding], ...] = (
+    Mask,
+    Codebook,
+    ProductCodebook,
+    Half,
+    Affine,
+    Grid,
+    Signs,
+    Ternary,
+    Circulant,
+    Toeplitz,
+    Displacement,
+)
 
 __all__ = [
     "ALL",
@@ -30,9 +46,14 @@ __all__ = [
     "Codebook",
     "Displacement",
     "Encoding",
+    "FewLevels",
+    "Grid",
     "Half",
     "Mask",
+    "ProductCodebook",
+    "Signs",
     "Structured",
+    "Ternary",
     "Toeplitz",
     "adopted",
     "chain",
@@ -43,6 +64,7 @@ __all__ = [
     "encode",
     "find",
     "narrow",
+    "rounded",
     "stored",
     "stored_bits",
     "structure",

@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from rarefy.encodings.base import Encoding, Writer
 from rarefy.numerics.affine import dequantize, fitted, limits, quantize
-
-
-class _Rounded(torch.autograd.Function):
-    """Quantize and dequantize; d weight / d values = 1 inside the range and 0 beyond it (straight-through)."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, scale: Tensor, point: Tensor, least: int, most: int) -> Tensor:
-        q = (values / scale).round() + point
-        ctx.save_for_backward((q >= least) & (q <= most))
-        return dequantize(q.clamp(least, most), scale, point)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
-        (inside,) = ctx.saved_tensors
-        return gradients[0] * inside, None, None, None, None
+from rarefy.numerics.straight_through import rounded
 
 
 class Affine(Encoding):
@@ -32,9 +18,11 @@ class Affine(Encoding):
     values: a float weight, trained straight through the rounding; the file holds the integers. scale, zero_point: one,
     one for each position of dimension `axis`, or with `group` one for each `group` neighbours along dimension 1 of a
     matrix. 2 to 4 bits are stored as 4-bit integers, 5 to 8 as 8-bit ones (what the pack spends is their entropy), and
-    32 is for biases. Smaller on disk; faster where the layer's input is rounded too, so that integer kernels run.
+    32 is for biases. Smaller on disk; faster where the layer's input is rounded too, so that integer kernels run. These
+    are of 8 bits: 4-bit integers are widened by a Cast, which engines do once, at loading.
     """
 
+    rounds: ClassVar[bool] = True
     cuttable: ClassVar[bool] = True
 
     scale: Tensor
@@ -63,7 +51,8 @@ class Affine(Encoding):
             return shape[0], shape[1] // group
         return () if axis is None else (shape[axis],)
 
-    def _spread(self, tensor: Tensor, ndim: int) -> Tensor:
+    def spread(self, tensor: Tensor, ndim: int) -> Tensor:
+        """Scales or zero points, so that they broadcast against a weight of `ndim` dimensions."""
         if self.group:
             return tensor.repeat_interleave(self.group, 1)
         return tensor if self.axis is None else tensor.view(-1, *[1] * (ndim - 1 - self.axis))
@@ -72,17 +61,21 @@ class Affine(Encoding):
         return limits(self.bits)
 
     def forward(self, values: Tensor) -> Tensor:
-        """Round, with a straight-through gradient."""
-        scale, point = (self._spread(t, values.ndim) for t in (self.scale, self.zero_point.float()))
-        rounded: Tensor = _Rounded.apply(values, scale, point, *self._limits())  # type: ignore[no-untyped-call]
-        return rounded
+        """Round, with straight-through gradients; the scale gets one too while it is a parameter."""
+        scale, point = (self.spread(t, values.ndim) for t in (self.scale, self.zero_point.float()))
+        return rounded(values, scale, point, self._limits(), values.numel() // self.scale.numel())
 
     def store(self, values: Tensor) -> Tensor:
         """The integers."""
-        scale, point = (self._spread(t, values.ndim) for t in (self.scale, self.zero_point.float()))
+        scale, point = (self.spread(t, values.ndim) for t in (self.scale, self.zero_point.float()))
         if self.bits > 8:
             return quantize(values.double(), scale.double(), point.double(), *self._limits()).to(torch.int32)
         return quantize(values, scale, point, *self._limits()).to(torch.int8)
+
+    def restored(self, integers: Tensor) -> Tensor:
+        """The values that are stored as `integers`, in the middle of what is rounded to each."""
+        scale, point = (self.spread(t, integers.ndim) for t in (self.scale, self.zero_point.float()))
+        return dequantize(integers, scale, point)
 
     @property
     def narrow(self) -> str | None:
@@ -90,10 +83,11 @@ class Affine(Encoding):
         return "int4" if self.bits <= 4 else None
 
     def write(self, stored: str, writer: Writer) -> str:
-        """`DequantizeLinear`."""
-        names = [stored, writer.tensor("scale", self.scale)]
+        """`DequantizeLinear`, of 8-bit integers except in groups, for which there are 4-bit kernels."""
+        widened = self.narrow and not self.group
+        names = [writer.node("Cast", stored, to="int8") if widened else stored, writer.tensor("scale", self.scale)]
         if self.bits <= 8:  # ONNX Runtime's integer matrix product wants it written, zero or not
-            names.append(writer.tensor("zero_point", self.zero_point, self.narrow))
+            names.append(writer.tensor("zero_point", self.zero_point, self.narrow if self.group else None))
         attributes = {} if self.axis is None else {"axis": self.axis}
         if self.group:
             attributes = {"axis": 1, "block_size": self.group}
@@ -106,7 +100,7 @@ class Affine(Encoding):
 
     def tensors(self) -> list[tuple[int, int]]:
         """Scales and zero points."""
-        points = [(self.zero_point.numel(), 4 if self.narrow else 8)] if self.bits <= 8 else []
+        points = [(self.zero_point.numel(), 4 if self.narrow and self.group else 8)] if self.bits <= 8 else []
         return [(self.scale.numel(), 32), *points]
 
     def cut(self, dim: int, positions: Tensor) -> Affine:

@@ -35,6 +35,7 @@ class Encoding(nn.Module, ABC):
 
     cuttable: ClassVar[bool] = False  # rows and columns of the weight can be removed: `cut` is there
     elementwise: ClassVar[bool] = True  # the values have the weight's shape
+    rounds: ClassVar[bool] = False  # to few levels: the values are only what training changes, and not stored
 
     @abstractmethod
     def forward(self, values: Tensor) -> Tensor:
@@ -51,6 +52,9 @@ class Encoding(nn.Module, ABC):
     @abstractmethod
     def describe(self) -> str:
         """In words, for tables: "codebook of 16, zero pinned"."""
+
+    def settle(self, values: Tensor) -> None:
+        """Called after every step of an optimizer: put `values` (in place) back to where they may be."""
 
     @property
     def narrow(self) -> str | None:
@@ -75,9 +79,14 @@ def chain(weight: Weight) -> tuple[Encoding, ...]:
     return tuple(link for link in weight.chain if isinstance(link, Encoding))
 
 
-def find(weight: Weight, kind: type[Encoding]) -> Encoding | None:
-    """The link of this kind in the weight's chain."""
-    return next((link for link in chain(weight) if isinstance(link, kind)), None)
+def find(weight: Weight, *kinds: type[Encoding]) -> Encoding | None:
+    """The first link of one of these kinds in the weight's chain."""
+    return next((link for link in chain(weight) if isinstance(link, kinds)), None)
+
+
+def rounded(weight: Weight) -> Encoding | None:
+    """The link that rounds to few levels, if there is one."""
+    return next((link for link in chain(weight) if link.rounds), None)
 
 
 def zeros(weight: Weight) -> Tensor | None:
@@ -100,7 +109,8 @@ def _place(weight: Weight, parameter: nn.Parameter, links: Sequence[Encoding]) -
             parametrize.remove_parametrizations(module, name, leave_parametrized=False)
         setattr(module, name, parameter)
         for link in links:
-            parametrize.register_parametrization(module, name, link.to(parameter.device), unsafe=True)
+            link.to(parameter.device).train(module.training)
+            parametrize.register_parametrization(module, name, link, unsafe=True)
 
 
 def _own_class(module: nn.Module) -> None:

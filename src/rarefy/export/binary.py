@@ -57,6 +57,15 @@ WEIGHT = """
   kept = Slice (all, first, size, second)
   weight = Reshape (kept, shape)
 """
+FLOAT = """
+  one = Constant <value_float = 1.0> ()
+  minus_one = Constant <value_float = -1.0> ()
+  second = Constant <value_ints = [1]> ()
+  third = Constant <value_ints = [2]> ()
+  fifth = Constant <value_ints = [4]> ()
+  shape = Constant <value_ints: ints = @shape> ()
+  weight = Identity (W)
+"""
 PADS = """
   pads = Constant <value_ints: ints = @padding> ()
 """
@@ -106,6 +115,12 @@ FUNCTIONS = {
     "LowBitConv": (f"{GEOMETRY}, bits, steps", (WEIGHT, LEVELS, PADS, PAD_ZERO, CONV, PLAIN, ADD)),
     "BinaryLinear": ("shape", (WEIGHT, SIGNS, LINEAR)),
     "LowBitLinear": ("shape, bits, steps", (WEIGHT, LEVELS, LINEAR)),
+    # the same with weights of any kind as floats, which have no kernels
+    "SignConv": (f"{GEOMETRY}, pad_value", (FLOAT, SIGNS, PADS, PAD_VALUE, CONV, PLAIN, ADD)),
+    "SignConvMapped": (f"{GEOMETRY}, pad_value", (FLOAT, SIGNS, PADS, PAD_VALUE, CONV, MAP, ADD)),
+    "LevelConv": (f"{GEOMETRY}, bits, steps", (FLOAT, LEVELS, PADS, PAD_ZERO, CONV, PLAIN, ADD)),
+    "SignLinear": ("shape", (FLOAT, SIGNS, LINEAR)),
+    "LevelLinear": ("shape, bits, steps", (FLOAT, LEVELS, LINEAR)),
 }
 
 
@@ -119,20 +134,22 @@ def function(name: str, opset: int) -> onnx.FunctionProto:
     return parser.parse_function(f"{head} {{{''.join(body)}}}")
 
 
-def operator(shape: tuple[int, ...], how: Convolution) -> str:
-    """The name of the function for filters of that shape."""
+def operator(shape: tuple[int, ...], how: Convolution, packed: bool = True) -> str:
+    """The name of the function for filters of that shape, in bits or else as floats."""
+    few, signs = ("LowBit", "Binary") if packed else ("Level", "Sign")
     if len(shape) == 2:
-        return "LowBitLinear" if how.bits else "BinaryLinear"
+        return f"{few if how.bits else signs}Linear"
     if how.bits and how.map:
         raise ExportError("the input's scale belongs to signs, not to activations of several bits")
-    return "LowBitConv" if how.bits else "BinaryConvMapped" if how.map else "BinaryConv"
+    return f"{few}Conv" if how.bits else f"{signs}Conv{'Mapped' if how.map else ''}"
 
 
 def node(
-    x: str, weight: str, scale: str, bias: str, y: str, shape: tuple[int, ...], how: Convolution
+    x: str, weight: str, scale: str, bias: str, y: str, shape: tuple[int, ...], how: Convolution, packed: bool = True
 ) -> onnx.NodeProto:
-    """The node; `weight` names the uint8 bits of filters of `shape`, scale and bias float32 [filters]."""
-    name = operator(shape, how)
+    """The node; `weight` names the uint8 bits of filters of `shape`, or with `packed=False` float32 filters of any
+    values; scale and bias are float32 [filters]."""
+    name = operator(shape, how, packed)
     top, left, bottom, right = how.padding
     values: dict[str, Any] = {
         "shape": list(shape),

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from rarefy import encodings
 from rarefy.errors import ExportError, ModelError
+from rarefy.export.binary_layers import placed
 from rarefy.export.integers import tidied
 from rarefy.export.trace import OPSET, line, listed, reason, traced
 from rarefy.export.writer import TYPES, ModelWriter
@@ -113,6 +114,7 @@ def _write(proto: onnx.ModelProto, names: list[str], model: nn.Module) -> Export
         else:
             writer.buffer(name, buffers[name], first[id(buffers[name])])
     writer.finish()
+    placed(proto, found, writer.parts)
     tidied(proto.graph)
     return Exported(proto, writer.parts)
 

@@ -83,7 +83,7 @@ class ModelWriter:
     def node(self, op: str, *inputs: str, **attributes: Any) -> str:
         """Add an operator of the current weight."""
         if op == "Cast":
-            attributes["to"] = getattr(TensorProto, {"float32": "FLOAT", "int32": "INT32"}[attributes["to"]])
+            attributes["to"] = TYPES[getattr(torch, attributes["to"])]
         output = f"{self.name}.{op.lower()}{len(self.nodes)}"
         self.nodes.append(helper.make_node(op, list(inputs), [output], **attributes))
         return output

@@ -15,8 +15,9 @@ namespace {
 
 #include "portable.inl"
 
-constexpr int PIXELS = 4;
-constexpr int64_t WORDS = 7;
+constexpr int TILE = 8;          // pixels
+constexpr int64_t BYTES = 28;    // for which sums of bytes have room
+constexpr int64_t WIDE = 8188;   // bytes for which 16 bits have room
 
 // For each byte of activations: the table of its low nibble, then that of its high one.
 struct Tables {
@@ -34,83 +35,118 @@ constexpr Tables tables() {
 
 constexpr Tables TABLES = tables();
 
-// 64 filters at COUNT pixels, over at most WORDS words.
+// Adds to halves, the sums of even filters and those of odd ones, over at most BYTES bytes.
 template <int COUNT>
-INLINE void count_words(const uint8_t* weights, const uint8_t* const* pixels, int64_t bytes, int32_t* counts) {
-  const __m256i nibble = _mm256_set1_epi8(15);
-  __m256i sums[COUNT][2];
-#pragma GCC unroll 4
-  for (int p = 0; p < COUNT; p++) sums[p][0] = sums[p][1] = _mm256_setzero_si256();
+INLINE void count_bytes(const uint8_t* weights, const uint8_t* const* pixels, int64_t bytes, __m256i (*halves)[2]) {
+  const __m256i nibble = _mm256_set1_epi8(15), even = _mm256_set1_epi16(255);
+  __m256i sums[COUNT];
+#pragma GCC unroll 8
+  for (int p = 0; p < COUNT; p++) sums[p] = _mm256_setzero_si256();
   for (int64_t k = 0; k < bytes; k++, weights += BLOCK) {
-    const __m256i first = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(weights));
-    const __m256i second = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(weights + 32));
-    const __m256i low[2] = {_mm256_and_si256(first, nibble), _mm256_and_si256(second, nibble)};
-    const __m256i high[2] = {_mm256_and_si256(_mm256_srli_epi16(first, 4), nibble),
-                             _mm256_and_si256(_mm256_srli_epi16(second, 4), nibble)};
-#pragma GCC unroll 4
+    if (COUNT == 1) __builtin_prefetch(weights + 24 * 4 * BLOCK);
+    const __m256i both = _mm256_load_si256(reinterpret_cast<const __m256i*>(weights));
+    const __m256i low = _mm256_and_si256(both, nibble), high = _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble);
+#pragma GCC unroll 8
     for (int p = 0; p < COUNT; p++) {
       const uint8_t(*table)[16] = TABLES.ones[pixels[p][k]];
       const __m256i of_low = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(table[0])));
       const __m256i of_high = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(table[1])));
-#pragma GCC unroll 2
-      for (int r = 0; r < 2; r++) {
-        sums[p][r] = _mm256_add_epi8(sums[p][r], _mm256_shuffle_epi8(of_low, low[r]));
-        sums[p][r] = _mm256_add_epi8(sums[p][r], _mm256_shuffle_epi8(of_high, high[r]));
-      }
+      sums[p] = _mm256_add_epi8(sums[p], _mm256_shuffle_epi8(of_low, low));
+      sums[p] = _mm256_add_epi8(sums[p], _mm256_shuffle_epi8(of_high, high));
+      __asm__ volatile("" : "+x"(sums[p]));
     }
   }
-  alignas(32) uint8_t bytewise[COUNT * BLOCK];
-#pragma GCC unroll 4
-  for (int p = 0; p < COUNT; p++)
-    for (int r = 0; r < 2; r++) _mm256_store_si256(reinterpret_cast<__m256i*>(bytewise + p * BLOCK + 32 * r), sums[p][r]);
-  for (int i = 0; i < COUNT * BLOCK; i += 8) {
-    __m256i* to = reinterpret_cast<__m256i*>(counts + i);
-    const __m256i wide = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytewise + i)));
-    _mm256_storeu_si256(to, _mm256_add_epi32(_mm256_loadu_si256(to), wide));
+#pragma GCC unroll 8
+  for (int p = 0; p < COUNT; p++) {
+    halves[p][0] = _mm256_add_epi16(halves[p][0], _mm256_and_si256(sums[p], even));
+    halves[p][1] = _mm256_add_epi16(halves[p][1], _mm256_srli_epi16(sums[p], 8));
   }
 }
 
+// Empties halves into counts.
+TARGET void widen(__m256i* halves, int32_t* counts) {
+  const __m256i pairs[2] = {_mm256_unpacklo_epi16(halves[0], halves[1]), _mm256_unpackhi_epi16(halves[0], halves[1])};
+  for (int i = 0; i < 4; i++) {
+    const __m128i eight = i < 2 ? _mm256_castsi256_si128(pairs[i % 2]) : _mm256_extracti128_si256(pairs[i % 2], 1);
+    __m256i* to = reinterpret_cast<__m256i*>(counts + 8 * i);
+    _mm256_store_si256(to, _mm256_add_epi32(_mm256_load_si256(to), _mm256_cvtepu16_epi32(eight)));
+  }
+  halves[0] = halves[1] = _mm256_setzero_si256();
+}
+
 template <int COUNT>
-TARGET void count_tile(const Count& c, const uint32_t* const* pixels, int32_t* counts) {
-  for (int i = 0; i < COUNT * BLOCK; i++) counts[i] = 0;
+TARGET void count_tile(const Count& c) {
+  __m256i halves[COUNT][2];
+  for (auto& half : halves) half[0] = half[1] = _mm256_setzero_si256();
+  for (int i = 0; i < COUNT * BLOCK; i++) c.counts[i] = 0;
   for (int b = c.planes - 1; b >= 0; b--) {
-    const uint32_t* weights = c.weights;
-    if (b + 1 < c.planes)
-      for (int i = 0; i < COUNT * BLOCK; i++) counts[i] *= 2;
+    const uint8_t* weights = reinterpret_cast<const uint8_t*>(c.weights);
+    int64_t room = WIDE;
+    for (int i = 0; b + 1 < c.planes && i < COUNT * BLOCK; i++) c.counts[i] *= 2;
     for (int64_t s = 0; s < c.segment_count; s++)
-      for (int64_t k = 0; k < c.words; k += WORDS) {
-        const int64_t words = c.words - k < WORDS ? c.words - k : WORDS;
+      for (int64_t k = 0, bytes; k < c.words * 4; k += bytes, weights += bytes * BLOCK) {
+        bytes = c.words * 4 - k < BYTES ? c.words * 4 - k : BYTES;
         const uint8_t* at[COUNT];
         for (int p = 0; p < COUNT; p++)
-          at[p] = reinterpret_cast<const uint8_t*>(pixels[p] + b * c.plane + c.segments[s] + k);
-        count_words<COUNT>(reinterpret_cast<const uint8_t*>(weights), at, words * 4, counts);
-        weights += words * BLOCK;
+          at[p] = reinterpret_cast<const uint8_t*>(c.pixels[p] + b * c.plane + c.segments[s]) + k;
+        for (int p = 0; room < bytes && p < COUNT; p++) widen(halves[p], c.counts + p * BLOCK);
+        room = (room < bytes ? WIDE : room) - bytes;
+        count_bytes<COUNT>(weights, at, bytes, halves);
       }
+    for (int p = 0; p < COUNT; p++) widen(halves[p], c.counts + p * BLOCK);
   }
 }
 
 void count(const Count& c) {
-  static constexpr void (*tiles[])(const Count&, const uint32_t* const*, int32_t*) = {count_tile<1>, count_tile<2>,
-                                                                                     count_tile<3>, count_tile<4>};
-  for (int64_t i = 0; i < c.count; i += PIXELS) {
+  static constexpr void (*tiles[])(const Count&) = {count_tile<1>, count_tile<2>, count_tile<3>, count_tile<4>,
+                                                    count_tile<5>, count_tile<6>, count_tile<7>, count_tile<8>};
+  for (int64_t i = 0; i < c.count; i += TILE) {
     const int64_t left = c.count - i;
-    tiles[(left < PIXELS ? left : PIXELS) - 1](c, c.pixels + i, c.counts + i * BLOCK);
+    Count tile = c;
+    tile.pixels += i;
+    tile.counts += i * BLOCK;
+    tiles[(left < TILE ? left : TILE) - 1](tile);
   }
 }
 
-template <bool MAP>
-INLINE __m256 values(const Finish& f, int64_t pixel, int lane, __m128i shift) {
-  const __m256i counts = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(f.counts + pixel * BLOCK + lane));
-  const __m256i base = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(f.base[pixel] + lane));
-  const __m256i sum = _mm256_sub_epi32(base, _mm256_sll_epi32(counts, shift));
-  __m256 value = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_loadu_ps(f.scale + lane));
-  if (MAP) value = _mm256_mul_ps(value, _mm256_set1_ps(f.map[pixel]));
-  return _mm256_add_ps(value, _mm256_loadu_ps(f.bias + lane));
+constexpr int WIDTH = 8;
+using Lanes = __m256;
+using Words = __m256i;
+using Some = __m256i;
+
+INLINE Lanes every(float x) { return _mm256_set1_ps(x); }
+INLINE Words every(int x) { return _mm256_set1_epi32(x); }
+INLINE Some below(int64_t count) {
+  return _mm256_cmpgt_epi32(every(static_cast<int>(count < 8 ? count : 8)), _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0));
+}
+INLINE Lanes load(const float* from) { return _mm256_loadu_ps(from); }
+INLINE Words load(const int32_t* from) { return _mm256_loadu_si256(reinterpret_cast<const Words*>(from)); }
+INLINE Lanes load(Some wanted, const float* from) { return _mm256_maskload_ps(from, wanted); }
+INLINE void store(Some wanted, float* to, Lanes x) { _mm256_maskstore_ps(to, wanted, x); }
+INLINE void store(Some wanted, uint32_t* to, Words x) { _mm256_maskstore_epi32(reinterpret_cast<int*>(to), wanted, x); }
+INLINE Lanes times(Lanes a, Lanes b) { return _mm256_mul_ps(a, b); }
+INLINE Lanes plus(Lanes a, Lanes b) { return _mm256_add_ps(a, b); }
+INLINE Words minus(Words a, Words b) { return _mm256_sub_epi32(a, b); }
+INLINE Words shifted(Words x, int by) { return _mm256_sll_epi32(x, _mm_cvtsi32_si128(by)); }
+INLINE Words doubled(Words x) { return _mm256_add_epi32(x, x); }
+INLINE Lanes to_float(Words x) { return _mm256_cvtepi32_ps(x); }
+INLINE Some positive(Lanes x) { return _mm256_castps_si256(_mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_GE_OQ)); }
+INLINE Some has(Words x, uint32_t bit) {
+  const Words wanted = every(static_cast<int>(bit));
+  return _mm256_cmpeq_epi32(_mm256_and_si256(x, wanted), wanted);
+}
+INLINE Words with(Words x, Some where, Words bit) { return _mm256_or_si256(x, _mm256_and_si256(where, bit)); }
+INLINE uint32_t bits(Some wanted, Some where) {
+  return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_and_si256(wanted, where))));
 }
 
-// Eight rows of eight become columns.
-INLINE void transpose(__m256* r) {
-  __m256 t[8];
+INLINE Words levels(Lanes x, const Pack& p) {
+  const Lanes raised = _mm256_max_ps(times(x, every(p.steps)), _mm256_setzero_ps());  // the second where one is a NaN
+  return _mm256_cvtps_epi32(_mm256_min_ps(raised, every(static_cast<float>((1 << p.bits) - 1))));
+}
+
+INLINE void transpose(Lanes* r) {
+  Lanes t[8];
 #pragma GCC unroll 4
   for (int i = 0; i < 8; i += 2) {
     t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
@@ -132,96 +168,9 @@ INLINE void transpose(__m256* r) {
   for (int j = 0; j < 8; j++) r[j] = t[j];
 }
 
-INLINE __m256i below(int64_t count) {
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count < 8 ? count : 8)),
-                            _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0));
-}
+#include "lanes.inl"
 
-template <bool MAP>
-TARGET void finish_lanes(const Finish& f, int lane) {
-  const __m128i shift = _mm_cvtsi32_si128(f.shift);
-  float* out = static_cast<float*>(f.out) + lane * f.step;
-  const int filters = f.filters - lane;
-  for (int64_t i = 0; i < f.count; i += 8) {
-    const int64_t pixels = f.count - i < 8 ? f.count - i : 8;
-    __m256 rows[8];
-#pragma GCC unroll 8
-    for (int j = 0; j < 8; j++) rows[j] = values<MAP>(f, i + (j < pixels ? j : 0), lane, shift);
-    transpose(rows);
-    if (pixels == 8 && filters >= 8) {
-#pragma GCC unroll 8
-      for (int j = 0; j < 8; j++) _mm256_storeu_ps(out + j * f.step + i, rows[j]);
-      continue;
-    }
-    for (int j = 0; j < 8 && j < filters; j++) _mm256_maskstore_ps(out + j * f.step + i, below(pixels), rows[j]);
-  }
-}
-
-void finish_planes(const Finish& f) {
-  for (int lane = 0; lane < f.filters; lane += 8) (f.map ? finish_lanes<true> : finish_lanes<false>)(f, lane);
-}
-
-TARGET void finish_rows(const Finish& f) {
-  float* out = static_cast<float*>(f.out);
-  const __m128i shift = _mm_cvtsi32_si128(f.shift);
-  for (int64_t i = 0; i < f.count; i++)  // rows have no map
-    for (int lane = 0; lane < f.filters; lane += 8)
-      _mm256_maskstore_ps(out + i * f.step + lane, below(f.filters - lane), values<false>(f, i, lane, shift));
-}
-
-// Each level's bit b, for every pixel, into words[b]; a NaN is the lowest level.
-TARGET void pack_levels(const Pack& p) {
-  const __m256 steps = _mm256_set1_ps(p.steps), top = _mm256_set1_ps(static_cast<float>((1 << p.bits) - 1));
-  for (int64_t i = 0; i < p.pixels; i += 8) {
-    const __m256i wanted = below(p.pixels - i);
-    __m256i words[4] = {};
-    for (int64_t c = 0; c < p.channels; c++) {
-      const __m256 scaled = _mm256_mul_ps(_mm256_maskload_ps(p.x + c * p.step + i, wanted), steps);
-      const __m256i q = _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(scaled, _mm256_setzero_ps()), top));
-      const __m128i up = _mm_cvtsi32_si128(static_cast<int>(c));
-      for (int b = 0; b < 4; b++) {
-        const __m256i bit = _mm256_and_si256(_mm256_srli_epi32(q, b), _mm256_set1_epi32(1));
-        words[b] = _mm256_or_si256(words[b], _mm256_sll_epi32(bit, up));
-      }
-    }
-    for (int b = 0; b < p.bits; b++)
-      _mm256_maskstore_epi32(reinterpret_cast<int*>(p.words + b * p.pixels + i), wanted, words[b]);
-  }
-}
-
-TARGET void pack_planes(const Pack& p) {
-  if (p.bits) return pack_levels(p);
-  for (int64_t i = 0; i < p.pixels; i += 8) {
-    const __m256i wanted = below(p.pixels - i);
-    __m256i word = _mm256_setzero_si256(), bit = _mm256_set1_epi32(1);
-    for (int64_t c = 0; c < p.channels; c++, bit = _mm256_add_epi32(bit, bit)) {
-      const __m256 x = _mm256_maskload_ps(p.x + c * p.step + i, wanted);
-      const __m256 positive = _mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_GE_OQ);
-      word = _mm256_or_si256(word, _mm256_and_si256(_mm256_castps_si256(positive), bit));
-    }
-    _mm256_maskstore_epi32(reinterpret_cast<int*>(p.words + i), wanted, word);
-  }
-}
-
-TARGET void pack_rows(const Pack& p) {
-  if (p.bits) return pack_rows_plain(p);
-  const int64_t words = (p.channels + 31) / 32;
-  for (int64_t i = 0; i < p.pixels; i++)
-    for (int64_t w = 0; w < words; w++) {
-      uint32_t word = 0;
-      for (int byte = 0; byte < 4 && w * 32 + byte * 8 < p.channels; byte++) {
-        const int64_t first = w * 32 + byte * 8;
-        const __m256i wanted = below(p.channels - first);
-        const __m256 x = _mm256_maskload_ps(p.x + i * p.step + first, wanted);
-        const __m256 positive = _mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_GE_OQ);
-        const int bits = _mm256_movemask_ps(_mm256_and_ps(positive, _mm256_castsi256_ps(wanted)));
-        word |= static_cast<uint32_t>(bits) << 8 * byte;
-      }
-      p.words[i * words + w] = word;
-    }
-}
-
-const Version version = {"avx2", true, pack_planes, pack_rows, count, finish_planes, finish_rows, finish_words_plain};
+const Version version = {"avx2", Order::BYTES, pack_planes, pack_rows, count, finish_planes, finish_rows, finish_words};
 
 }  // namespace
 

@@ -1,10 +1,8 @@
 // Making filters: from the bits of the file to the order in which a version reads them.
 #include "filters.h"
 
-#include <stdlib.h>
 #include <string.h>
 
-#include <memory>
 #include <new>
 
 namespace rarefy {
@@ -28,7 +26,7 @@ void to_words(const uint8_t* bits, const rarefy_filters& f, uint32_t* words) {
   const int64_t positions = f.height * f.width;
   if (positions == 1) {  // the same order, but for bits after the last
     memcpy(words, bits, static_cast<size_t>((f.channels + 7) / 8));
-    if (f.channels % 32) words[f.words - 1] &= (1u << f.channels % 32) - 1;
+    if (f.channels % 32) words[f.channels / 32] &= (1u << f.channels % 32) - 1;
     return;
   }
   for (int64_t c = 0, i = 0; c < f.channels; c++)
@@ -39,16 +37,19 @@ void to_words(const uint8_t* bits, const rarefy_filters& f, uint32_t* words) {
 // Puts a filter's words into its lane of its block, and sums its weights.
 void place(const uint32_t* words, int64_t filter, rarefy_filters& f) {
   const int64_t positions = f.height * f.width, lane = filter % BLOCK;
-  uint32_t* block = f.weights.data() + filter / BLOCK * positions * f.words * BLOCK;
+  uint32_t* block = f.weights.get() + filter / BLOCK * positions * f.words * BLOCK;
   for (int64_t p = 0; p < positions; p++) {
     int ones = 0;
     for (int64_t w = 0; w < f.words; w++) {
       const uint32_t word = words[p * f.words + w];
       uint32_t* to = block + (p * f.words + w) * BLOCK;
       ones += __builtin_popcount(word);
-      if (!f.version->bytes) to[lane] = word;
-      for (int byte = 0; f.version->bytes && byte < 4; byte++)
-        reinterpret_cast<uint8_t*>(to)[byte * BLOCK + lane] = static_cast<uint8_t>(word >> 8 * byte);
+      switch (f.version->order) {
+        case Order::WORDS: to[lane] = word; break;
+        case Order::PAIRS: to[lane] = w % 2 ? word ^ words[p * f.words + w - 1] : word; break;
+        case Order::BYTES:
+          for (int i = 0; i < 4; i++) reinterpret_cast<uint8_t*>(to)[i * BLOCK + lane] = static_cast<uint8_t>(word >> 8 * i);
+      }
     }
     const int32_t sum = static_cast<int32_t>(2 * ones - f.channels);
     f.sums[static_cast<size_t>(p * f.padded + filter)] = sum;
@@ -81,15 +82,19 @@ const char* rarefy_filters_new(const uint8_t* bits, int64_t filters, int64_t cha
     if (size < 1 || size > LARGEST) return "every size of the filters must be from 1 to 2^24";
   int64_t all;
   if (height * width > LARGEST || channels * height * width > LARGEST ||
-      __builtin_mul_overflow(filters + BLOCK, (channels + 32) * height * width, &all) || all > int64_t{1} << 38)
+      __builtin_mul_overflow(filters + BLOCK, (channels + 64) * height * width, &all) || all > int64_t{1} << 38)
     return "the filters are too large: at most 2^24 weights each and 2^38 in all";
   const Version* version = chosen();
   if (!version) return "RAREFY_KERNELS names a version that this CPU or this library has not";
   try {
     std::unique_ptr<rarefy_filters> f(
-        new rarefy_filters{version, filters, channels, height, width, 0, (channels + 31) / 32, {}, {}, {}});
+        new rarefy_filters{version, filters, channels, height, width, 0, 0, {}, {}, {}});
+    f->words = version->order == Order::PAIRS ? (channels + 63) / 64 * 2 : (channels + 31) / 32;
     f->padded = (filters + BLOCK - 1) / BLOCK * BLOCK;
-    f->weights.resize(static_cast<size_t>(f->padded * height * width * f->words));
+    const size_t bytes = static_cast<size_t>(f->padded * height * width * f->words) * sizeof(uint32_t);
+    f->weights.reset(static_cast<uint32_t*>(aligned_alloc(64, bytes)));  // a multiple: blocks of filters are
+    if (!f->weights) throw std::bad_alloc();
+    memset(f->weights.get(), 0, bytes);
     f->sums.resize(static_cast<size_t>(f->padded * height * width));
     f->total.resize(static_cast<size_t>(f->padded));
     std::vector<uint32_t> words(static_cast<size_t>(height * width * f->words));

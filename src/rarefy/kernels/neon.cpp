@@ -63,7 +63,7 @@ void count(const Count& c) {
   }
 }
 
-const Version version = {"neon",           false, pack_planes_plain, pack_rows_plain,
+const Version version = {"neon",           Order::WORDS, pack_planes_plain, pack_rows_plain,
                          count,            finish_planes_plain,      finish_rows_plain,
                          finish_words_plain};
 

@@ -1,5 +1,4 @@
-// The kernels as custom operators of ONNX Runtime (1.17 or newer), without its header: what is needed of its stable C
-// interface is declared here. The functions of its table are known by their place, which never changes.
+// The kernels as custom operators of ONNX Runtime (1.17 or newer).
 #include <stdlib.h>
 #include <string.h>
 
@@ -7,67 +6,11 @@
 #include <vector>
 
 #include "kernels.h"
+#include "ort.h"
 
 namespace {
 
-constexpr uint32_t INTERFACE = 17;  // the first with the parallel-for of a kernel's context
-constexpr int FLOAT = 1, UINT8 = 2, FAIL = 1, INVALID_ARGUMENT = 2;
-
-struct Status;
-struct Info;
-struct Context;
-struct Value;
-struct Shape;
-struct Domain;
-struct Options;
-
-struct Api {
-  void* functions[275];
-
-  template <typename Function>
-  Function at(int place) const {
-    return reinterpret_cast<Function>(functions[place]);
-  }
-  Status* error(int code, const char* message) const {
-    return at<Status* (*)(int, const char*)>(0)(code, message);
-  }
-  Status* data(Value* value, void** out) const { return at<Status* (*)(Value*, void**)>(51)(value, out); }
-  Status* type(const Shape* shape, int* out) const { return at<Status* (*)(const Shape*, int*)>(60)(shape, out); }
-  Status* rank(const Shape* shape, size_t* out) const { return at<Status* (*)(const Shape*, size_t*)>(61)(shape, out); }
-  Status* sizes(const Shape* shape, int64_t* out, size_t count) const {
-    return at<Status* (*)(const Shape*, int64_t*, size_t)>(62)(shape, out, count);
-  }
-  Status* shape(const Value* value, Shape** out) const { return at<Status* (*)(const Value*, Shape**)>(65)(value, out); }
-  Status* real(const Info* info, const char* name, float* out) const {
-    return at<Status* (*)(const Info*, const char*, float*)>(85)(info, name, out);
-  }
-  Status* integer(const Info* info, const char* name, int64_t* out) const {
-    return at<Status* (*)(const Info*, const char*, int64_t*)>(86)(info, name, out);
-  }
-  Status* input(const Context* context, size_t index, const Value** out) const {
-    return at<Status* (*)(const Context*, size_t, const Value**)>(90)(context, index, out);
-  }
-  Status* output(Context* context, size_t index, const int64_t* sizes, size_t rank, Value** out) const {
-    return at<Status* (*)(Context*, size_t, const int64_t*, size_t, Value**)>(91)(context, index, sizes, rank, out);
-  }
-  Status* integers(const Info* info, const char* name, int64_t* out, size_t* count) const {
-    return at<Status* (*)(const Info*, const char*, int64_t*, size_t*)>(163)(info, name, out, count);
-  }
-  Status* constant(const Info* info, size_t index, int* is, const Value** out) const {
-    return at<Status* (*)(const Info*, size_t, int*, const Value**)>(249)(info, index, is, out);
-  }
-  Status* each(const Context* context, void (*work)(void*, size_t), size_t count, void* argument) const {
-    using Function = Status* (*)(const Context*, void (*)(void*, size_t), size_t, size_t, void*);
-    return at<Function>(274)(context, work, count, 0, argument);
-  }
-  void release_status(Status* status) const { at<void (*)(Status*)>(93)(status); }
-  void release_shape(Shape* shape) const { at<void (*)(Shape*)>(99)(shape); }
-};
-
-struct ApiBase {
-  const Api* (*get)(uint32_t version);
-  const char* (*version)();
-};
+using namespace ort;
 
 // One of our operators: `levels` are integer activations, `map` is the input's scale.
 struct Kind {
@@ -80,29 +23,13 @@ constexpr Kind KINDS[] = {
     {"BinaryLinear", true, false, false}, {"LowBitLinear", true, true, false},
 };
 
-// The engine's description of an operator; places after the last are for newer interfaces than the one asked for.
-struct Operator {
-  uint32_t version = INTERFACE;
-  void* (*create)(const Operator*, const Api*, const Info*) = nullptr;
-  const char* (*name)(const Operator*);
-  const char* (*provider)(const Operator*);
-  int (*input_type)(const Operator*, size_t);
-  size_t (*input_count)(const Operator*);
-  int (*output_type)(const Operator*, size_t);
-  size_t (*output_count)(const Operator*);
-  void (*compute)(void*, Context*) = nullptr;
-  void (*destroy)(void*);
-  int (*input_kind)(const Operator*, size_t);
-  int (*output_kind)(const Operator*, size_t);
-  int (*memory)(const Operator*, size_t);
-  int (*variadic[4])(const Operator*);
-  Status* (*create_or_fail)(const Operator*, const Api*, const Info*, void**);
-  Status* (*compute_or_fail)(void*, Context*);
-  void* later[8] = {};
+struct Described : Operator {
   const Kind* kind;
 
-  explicit Operator(const Kind& of);
+  explicit Described(const Kind& of);
 };
+
+const Kind* kind_of(const Operator* op) { return static_cast<const Described*>(op)->kind; }
 
 struct Kernel {
   const Api* api;
@@ -166,10 +93,10 @@ Status* geometry(const Api* api, const Info* info, Kernel* kernel) {
 }
 
 Status* make_kernel(const Operator* op, const Api* api, const Info* info, void** out) {
-  std::unique_ptr<Kernel> kernel(new Kernel{api, op->kind});
+  std::unique_ptr<Kernel> kernel(new Kernel{api, kind_of(op)});
   TRY(geometry(api, info, kernel.get()));
   int64_t shape[4] = {0, 0, 1, 1};
-  TRY(attribute(api, info, "shape", op->kind->linear ? 2 : 4, shape));
+  TRY(attribute(api, info, "shape", kernel->kind->linear ? 2 : 4, shape));
   int constant = 0;
   const Value* bits = nullptr;
   TRY(api->constant(info, 1, &constant, &bits));
@@ -233,8 +160,8 @@ Status* run_kernel(void* made, Context* context) {
   return wrong ? api->error(FAIL, wrong) : nullptr;
 }
 
-Operator::Operator(const Kind& of) : kind(&of) {
-  name = [](const Operator* op) { return op->kind->name; };
+Described::Described(const Kind& of) : kind(&of) {
+  name = [](const Operator* op) { return kind_of(op)->name; };
   provider = [](const Operator*) -> const char* { return nullptr; };  // the processor
   input_type = [](const Operator*, size_t index) { return index == 1 ? UINT8 : FLOAT; };
   input_count = [](const Operator*) -> size_t { return 4; };
@@ -257,8 +184,8 @@ RAREFY_API Status* RegisterCustomOps(Options* options, const ApiBase* base) {
     const Api* first = base->get(1);
     return first ? first->error(FAIL, "the kernels of rarefy need ONNX Runtime 1.17 or newer") : nullptr;
   }
-  static const Operator operators[] = {Operator(KINDS[0]), Operator(KINDS[1]), Operator(KINDS[2]), Operator(KINDS[3]),
-                                       Operator(KINDS[4])};
+  static const Described operators[] = {Described(KINDS[0]), Described(KINDS[1]), Described(KINDS[2]),
+                                        Described(KINDS[3]), Described(KINDS[4])};
   struct Made {
     const Api* api = nullptr;
     Domain* domain = nullptr;
@@ -267,7 +194,7 @@ RAREFY_API Status* RegisterCustomOps(Options* options, const ApiBase* base) {
   static const Made made = [api] {  // one domain for all sessions: the engine only points to it
     Made m{api};
     m.failed = api->at<Status* (*)(const char*, Domain**)>(26)("rarefy", &m.domain);
-    for (const Operator& op : operators)
+    for (const Described& op : operators)
       if (!m.failed) m.failed = api->at<Status* (*)(Domain*, const Operator*)>(27)(m.domain, &op);
     return m;
   }();

@@ -35,7 +35,7 @@ void count(const Count& c) {
 
 }  // namespace
 
-const Version portable = {"portable",      false, pack_planes_plain, pack_rows_plain,
+const Version portable = {"portable",      Order::WORDS, pack_planes_plain, pack_rows_plain,
                           count,           finish_planes_plain,      finish_rows_plain,
                           finish_words_plain};
 

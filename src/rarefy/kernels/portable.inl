@@ -56,11 +56,11 @@ UNUSED TARGET static void pack_rows_plain(const Pack& p) {
   for (int64_t i = 0; i < p.pixels; i++)
     for (int64_t w = 0; w < words; w++) {
       const int64_t left = p.channels - w * 32;
-      uint32_t* out = p.words + i * words + w;
-      Pack one{p.x + i * p.step + w * 32, 1, left < 32 ? left : 32, 1, p.bits, p.steps, nullptr};
+      uint32_t* out = p.words + i * p.row + w;
+      Pack one{p.x + i * p.step + w * 32, 1, left < 32 ? left : 32, 1, p.bits, p.steps, nullptr, 0};
       uint32_t found[4];
       one.words = found;
       pack_planes_plain(one);
-      for (int b = 0; b < (p.bits ? p.bits : 1); b++) out[b * p.pixels * words] = found[b];
+      for (int b = 0; b < (p.bits ? p.bits : 1); b++) out[b * p.pixels * p.row] = found[b];
     }
 }

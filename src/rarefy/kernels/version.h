@@ -5,14 +5,13 @@
 
 namespace rarefy {
 
-constexpr int BLOCK = 64;   // filters that are worked on together
-constexpr int TILE = 7;     // at most so many pixels are worked on together
-constexpr int CHUNK = 56;   // at most so many pixels are finished together
+constexpr int BLOCK = 32;   // filters that are worked on together
+constexpr int CHUNK = 64;   // pixels that are worked on together, at most
 
 // Counts the bits in which filters and activations differ. Where activations have several planes, the highest comes
 // first, and the count of all before is doubled.
 struct Count {
-  const uint32_t* weights;        // [word][BLOCK], in the version's own order inside a word
+  const uint32_t* weights;        // [word][BLOCK], in the version's order
   const uint32_t* const* pixels;  // where the words under the filter begin, for each pixel
   int64_t count;                  // pixels
   int filters;                    // filters wanted, at most BLOCK
@@ -46,12 +45,19 @@ struct Pack {
   int64_t pixels;
   int bits;  // 0: signs
   float steps;
-  uint32_t* words;  // planes: [bits][pixels]; rows: [bits][pixels][words]
+  uint32_t* words;  // planes: [bits][pixels]; rows: [bits][pixels][row]
+  int64_t row;      // rows: words of a pixel
+};
+
+enum class Order {
+  WORDS,  // weights are [word][BLOCK]
+  BYTES,  // [word][byte][BLOCK]
+  PAIRS,  // [word][BLOCK]; of weights and of activations every odd word is the xor with the one before
 };
 
 struct Version {
   const char* name;
-  bool bytes;  // weights lie as [word][byte][BLOCK], not [word][BLOCK]
+  Order order;
   void (*pack_planes)(const Pack&);
   void (*pack_rows)(const Pack&);
   void (*count)(const Count&);

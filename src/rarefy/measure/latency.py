@@ -57,17 +57,25 @@ def compare(
     seconds: float = 2.0,
     rounds_min: int = 30,
     shapes: Mapping[str, Shape] | None = None,
+    engines: Sequence[str] | None = None,
 ) -> list[Latency]:
-    """Time each file against `original`, all in turns, in ONNX Runtime on the CPU.
+    """Time each file against `original`, all in turns, on the CPU.
 
     seconds: for all files together, opening them not counted; at least `rounds_min` rounds are run.
     shapes: for each input with open dimensions besides the batch, the shape of one example.
+    engines: of the original and of each file; by default all run in ONNX Runtime.
     """
     if threads < 1 or batch < 1 or rounds_min < 1:
         raise InputError(f"threads, batch and rounds must be 1 or more, not {threads}, {batch}, {rounds_min}")
-    openers = [opener(path, threads=threads, batch=batch, shapes=shapes) for path in [original, *files]]
+    paths = [original, *files]
+    names = engines or ["onnxruntime"] * len(paths)
+    openers = [
+        opener(path, threads=threads, batch=batch, shapes=shapes, engine=name)
+        for path, name in zip(paths, names, strict=True)
+    ]
     times = sample(openers, seconds, rounds_min)
-    return [_record(times[:, :, i], times[:, :, 0], threads, batch) for i in range(1, len(openers))]
+    records = [_record(times[:, :, i], times[:, :, 0], threads, batch) for i in range(1, len(openers))]
+    return [record.model_copy(update={"engine": name}) for record, name in zip(records, names[1:], strict=True)]
 
 
 def sample(

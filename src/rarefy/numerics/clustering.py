@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rarefy.errors import InputError
-from rarefy.numerics.histogram import BINS, Doubles, Floats, Histogram, chunks, fill, histogram, resolution
+from rarefy.numerics.entropy_constrained import Constrained, constrained
+from rarefy.numerics.histogram import BINS, Bins, Doubles, Floats, Histogram, chunks, fill, histogram, resolution
 from rarefy.numerics.partition import Cuts, partition
 
 Method = Literal["optimal", "linear", "density", "random"]
@@ -43,6 +44,7 @@ def cluster(
     method: Method = "optimal",
     zero: bool = False,
     weights: Floats | None = None,
+    rate: float = 0.0,
     iterations: int = 60,
     seed: int = 0,
 ) -> Clusters:
@@ -60,6 +62,8 @@ def cluster(
         zero: pin the zeros: centroid 0 is exactly 0 and has the exact zeros as its only members; the other
             k - 1 ascend after it and are never exactly 0.
         weights: importance of each value, not negative; all zero counts as all equal.
+        rate: what a bit of a label's entropy is worth, as a share of the values' (weighted) mean square; above 0 fewer
+            than k centroids may be left, and the last is repeated (`entropy_constrained`).
         iterations: at most so many of Lloyd's steps.
         seed: of `random`.
 
@@ -72,13 +76,24 @@ def cluster(
     if zero and k == 1 and len(data.mean):
         raise InputError("expected k of at least 2 where zeros are pinned and other values exist; got k = 1")
     means, label_of_bin = _solve(data, k - zero, method, iterations, seed)
-    centroids = _codebook(means, k, zero)
-    table = np.zeros(BINS, np.uint8 if k <= 256 else np.uint16)
-    table[data.occupied] = label_of_bin + zero
-    labels = np.empty(flat.size, table.dtype)
-    for part in chunks(flat.size):
-        np.take(table, data.bins[part], out=labels[part], mode="clip")
+    found = Constrained(means, label_of_bin[None], None)
+    if rate > 0 and len(means) > 1:
+        found = constrained(flat, importance, data, means, rate, iterations)
+    centroids = _codebook(found.centroids, k, zero)
+    tables = np.zeros((len(found.labels), BINS), np.uint8 if k <= 256 else np.uint16)
+    tables[:, data.occupied] = found.labels + zero
+    labels = _looked_up(tables, data.bins, found.grade)
     return Clusters(centroids, labels, distortion(flat, centroids, labels, importance))
+
+
+def _looked_up(tables: Labels, bins: Bins, grade: npt.NDArray[np.uint8] | None) -> Labels:
+    labels = np.empty(bins.size, tables.dtype)
+    for part in chunks(bins.size):
+        if grade is None:
+            np.take(tables[0], bins[part], out=labels[part], mode="clip")
+        else:
+            labels[part] = tables[grade[part], bins[part]]
+    return labels
 
 
 def distortion(values: Floats, centroids: Floats, labels: Labels, weights: Floats | None = None) -> float:

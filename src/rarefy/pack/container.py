@@ -11,7 +11,7 @@ from rarefy.errors import PackError
 from rarefy.pack.bits import LONGEST_VARINT, Reader, varint
 
 MAGIC = b"RFY"
-VERSION = 1
+VERSION = 2
 CHECKSUM = 8  # bytes
 
 
@@ -35,11 +35,11 @@ def unsealed(data: bytes | memoryview) -> memoryview:
         raise PackError("not a .rfy file: it does not begin with RFY")
     if len(view) < len(MAGIC) + 1 + LONGEST_VARINT:
         raise PackError(f"truncated: no .rfy file has only {len(view)} bytes")
-    if view[len(MAGIC)] > VERSION:
-        raise PackError(f"made by a newer rarefy: the format's version is {view[len(MAGIC)]}, this one reads {VERSION}")
+    if (version := view[len(MAGIC)]) != VERSION:
+        maker = "a newer rarefy" if version > VERSION else "an older rarefy, or corrupted"
+        raise PackError(f"made by {maker}: the format's version is {version}, this one reads {VERSION}")
     reader = Reader(view)
-    if reader.take(len(MAGIC) + 1)[-1] != VERSION:
-        raise PackError("corrupted: the format's version is 0")
+    reader.take(len(MAGIC) + 1)
     length = reader.varint()
     if length != len(view):
         kind = "truncated" if length > len(view) else "too long"

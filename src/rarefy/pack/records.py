@@ -24,7 +24,8 @@ def encode(taken: list[Taken]) -> bytes:
         if known.setdefault(key, index) < index:
             records.append(bytes([SAME]) + varint(index - known[key]))
             continue
-        coded = tensors.encode(item.data, tensors.ELEMENTS[item.proto.data_type], item.count)
+        columns = item.count // item.proto.dims[0] if item.proto.dims else 1
+        coded = tensors.encode(item.data, tensors.ELEMENTS[item.proto.data_type], item.count, columns)
         if item.count <= SHARED:
             shared += coded.jobs
             records.append(coded.head)

@@ -1,7 +1,8 @@
 """A stream of symbols: raw bytes, one value, equal frequencies, or a fitted table; whichever is shortest.
 
 A long stream of few symbols is better seen as one of pairs: the coder takes as long for a pair as for a symbol,
-and their frequencies know how neighbours depend on each other.
+and their frequencies know how neighbours depend on each other. A matrix whose rows or columns spread differently is
+better seen as several streams, one for each class of rows and columns.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import numpy as np
 from rarefy.errors import PackError
 from rarefy.pack.ans import CHUNK, Counts, Decoder, Job, Symbols, cost
 from rarefy.pack.bits import Reader, varint
+from rarefy.pack.contexts import LEVELS, SMALLEST, Classes, classes
 from rarefy.pack.tables import LAWS, OCTAVES, fit, law, level_frequencies, uniform, zigzagged
 
 RAW, ONE, EQUAL, PAIRS, TABLE = range(5)  # the modes; TABLE + 32 i + j has 2^i levels per octave and the law j
 SHORTEST_TABLE = 16  # bits
 STEPS = (1, 2, 4, 8, 16)
+CLASSES = TABLE + LAWS * len(STEPS)  # the mode of a matrix in classes
 PAIRED = 1 << 20  # symbols from which on pairs are tried: speed matters, and the larger table does not
 LARGEST_PAIRED = 16  # symbols of an alphabet whose pairs fit into a byte
 WORTH = 1 + 2**-10  # how much longer a stream of pairs may be, since it takes half the time
@@ -66,9 +69,21 @@ def _bytes_histogram(symbols: Symbols) -> Counts:
     return counts
 
 
-def encode(symbols: Symbols, limit: int) -> Coded:
-    """The shortest stream for `symbols`, all below `limit`; at least one symbol."""
-    return _encoded(np.ascontiguousarray(symbols), limit)[0]
+def encode(symbols: Symbols, limit: int, columns: int = 1) -> Coded:
+    """The shortest stream for `symbols`, all below `limit`; at least one symbol. columns: of the matrix they are."""
+    coded, counts = _encoded(np.ascontiguousarray(symbols), limit)
+    if columns < 2 or len(symbols) < SMALLEST or np.count_nonzero(counts) == 1:
+        return coded
+    matrix = symbols.reshape(-1, columns)
+    found = classes(matrix, counts)
+    return min(coded, _classed(matrix, found, limit), key=lambda item: item.size) if found else coded
+
+
+def _classed(matrix: Symbols, found: Classes, limit: int) -> Coded:
+    inner = [encode(levels, LEVELS) for levels in (found.rows, found.columns)]
+    inner += [encode(part, limit) for part in found.split(matrix)]
+    head = bytes([CLASSES]) + varint(matrix.shape[1]) + b"".join(part.head for part in inner)
+    return Coded(head, tuple(job for part in inner for job in part.jobs))
 
 
 def _encoded(symbols: Symbols, limit: int) -> tuple[Coded, Counts]:
@@ -156,9 +171,11 @@ def decode(reader: Reader, coder: Decoder, count: int, limit: int, mode: int | N
         if len(symbols) and int(symbols.max()) >= limit:
             raise PackError(f"corrupted: a symbol of {symbols.max()} where {limit - 1} is the largest")
         return symbols
-    if mode >= TABLE + LAWS * len(STEPS):
+    if mode > CLASSES:
         raise PackError(f"corrupted: no stream has the mode {mode}")
     size = reader.varint()
+    if mode == CLASSES:
+        return _of_classes(reader, coder, count, size, limit)
     if mode == ONE:
         if size >= limit:
             raise PackError(f"corrupted: a symbol of {size} where {limit - 1} is the largest")
@@ -175,7 +192,23 @@ def decode(reader: Reader, coder: Decoder, count: int, limit: int, mode: int | N
 def _pairs(reader: Reader, coder: Decoder, count: int, size: int, limit: int) -> Symbols:
     if size > LARGEST_PAIRED or limit > 256 or count < 2:
         raise PackError(f"corrupted: pairs of {size} symbols in a stream of {count} below {limit}")
-    return _unpaired(decode(reader, coder, -(-count // 2), size * size), size, count)
+    return _unpaired(_plain(reader, coder, -(-count // 2), size * size), size, count)
+
+
+def _of_classes(reader: Reader, coder: Decoder, count: int, columns: int, limit: int) -> Symbols:
+    if not 2 <= columns <= count or count % columns:
+        raise PackError(f"corrupted: {count} symbols in {columns} columns")
+    rows, across = (_plain(reader, coder, size, LEVELS) for size in (count // columns, columns))
+    found = Classes(rows, across)
+    return found.joined([_plain(reader, coder, size, limit) for size in found.sizes()])
+
+
+def _plain(reader: Reader, coder: Decoder, count: int, limit: int) -> Symbols:
+    """A stream inside one of classes, which cannot be one itself."""
+    mode = reader.byte()
+    if mode == CLASSES:
+        raise PackError("corrupted: classes inside classes")
+    return decode(reader, coder, count, limit, mode)
 
 
 def _read_table(coder: Decoder, size: int, fineness: int, number: int) -> Counts:

@@ -24,7 +24,7 @@ MANTISSAS = np.array([round(2 ** (15 + i / 16)) for i in range(16)], np.int64)
 CHANGES, SHAPES = 8, 4  # values of the two parameters of the law of differences
 LAWS, USUAL_LAW = CHANGES * SHAPES, 2 * SHAPES + 1
 LARGEST_PROGRAMME = 1 << 14  # symbols; above, every level is rounded by itself
-PLENTY = 1 << 12  # symbols for each entry of the table; above, its length no longer matters
+PLENTY = 1 << 6  # symbols for each entry of the table; above, its length no longer matters
 
 Levels = npt.NDArray[np.int64]
 

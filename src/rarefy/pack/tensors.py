@@ -63,15 +63,19 @@ def word(coding: int, element: Element) -> str:
     return {RAW: "raw", PLANES: planes_of, PALETTE: "palette", OFFSET: "offset"}.get(coding, "symbols")
 
 
-def encode(data: bytes, element: Element, count: int) -> Coded:
-    """The shortest coding of the `count` >= 1 elements in `data`; the first byte of its head says which."""
+def encode(data: bytes, element: Element, count: int, columns: int = 1) -> Coded:
+    """The shortest coding of the `count` >= 1 elements in `data`; the first byte of its head says which.
+
+    columns: how many elements share the first index, so that they are a matrix.
+    """
     raw = Coded(bytes([RAW]) + data)
     if element.bits <= 8:
-        found = _symbols(data, element, count)
+        found = _symbols(data, element, count, columns)
         return found if found is not None and found.size < len(data) + 1 else raw
     words = np.frombuffer(data, element.dtype)
     candidates = [raw, _marked(PLANES, planes.encode(words, element.kind))]
-    few = _offset(words, element.kind) or _palette(words)
+    columns *= element.words
+    few = _offset(words, element.kind, columns) or _palette(words, columns)
     return min([*candidates, few] if few else candidates, key=lambda item: item.size)
 
 
@@ -102,11 +106,11 @@ def _marked(coding: int, coded: Coded, between: bytes = b"") -> Coded:
     return Coded(bytes([coding]) + between + coded.head, coded.jobs)
 
 
-def _symbols(data: bytes, element: Element, count: int) -> Coded | None:
+def _symbols(data: bytes, element: Element, count: int, columns: int) -> Coded | None:
     array = _unpacked(np.frombuffer(data, np.uint8), element.bits, count)
     if element.bits < 8 and _packed(array, element.bits) != data:  # something in the unused bits
         return None
-    coded = symbols.encode(array, 1 << element.bits)
+    coded = symbols.encode(array, 1 << element.bits, columns)
     return Coded(bytes([SYMBOLS + coded.head[0]]) + coded.head[1:], coded.jobs)
 
 
@@ -132,7 +136,7 @@ def _packed(array: Symbols, bits: int) -> bytes:
     return out.tobytes()
 
 
-def _offset(words: planes.Words, kind: str) -> Coded | None:
+def _offset(words: planes.Words, kind: str, columns: int) -> Coded | None:
     """Distances from the smallest, where they are below 65,536; the histogram is then the exact one."""
     if kind not in "iu":
         return None
@@ -142,7 +146,7 @@ def _offset(words: planes.Words, kind: str) -> Coded | None:
         return None
     limit = high - low + 1
     distances = (words - words.dtype.type(low & (1 << 8 * words.itemsize) - 1)).astype(symbols.width(limit))
-    return _marked(OFFSET, symbols.encode(distances, limit), varint(zigzag(low)) + varint(limit))
+    return _marked(OFFSET, symbols.encode(distances, limit, columns), varint(zigzag(low)) + varint(limit))
 
 
 def _from_offset(reader: Reader, coder: Decoder, count: int, element: Element) -> bytes:
@@ -153,12 +157,12 @@ def _from_offset(reader: Reader, coder: Decoder, count: int, element: Element) -
     return (distances + element.dtype.type(low & (1 << element.bits) - 1)).tobytes()
 
 
-def _palette(words: planes.Words) -> Coded | None:
+def _palette(words: planes.Words, columns: int) -> Coded | None:
     """The distinct values in order, then which of them each element is; only where there are few."""
     if len(words) > SAMPLE and len(np.unique(words[:: len(words) // SAMPLE])) > LARGEST_PALETTE:
         return None
     values, numbers = np.unique(words, return_inverse=True)
     if len(values) > min(LARGEST_PALETTE, len(words) // 2):
         return None
-    coded = symbols.encode(numbers.astype(symbols.width(len(values))), len(values))
+    coded = symbols.encode(numbers.astype(symbols.width(len(values))), len(values), columns)
     return _marked(PALETTE, coded, varint(len(values)) + values.tobytes())

@@ -44,14 +44,12 @@ def calibrated(
             for inputs in batches(context, examples):
                 forward(model, inputs)
                 done += 1
-                context.progress("Quantize: calibration", done, done + 1)
+                context.progress("calibration", done, done + 1)
     finally:
         for handle in handles:
             handle.remove()
     if not done:
-        raise StepError(
-            "Quantize: there are no training examples to calibrate on; give some, or set activations to null"
-        )
+        raise StepError("calibration: there are no training examples; give some, or set activations to null")
     return seen
 
 
@@ -64,7 +62,7 @@ def _watch(model: nn.Module, point: Point, seen: Seen) -> Any:
             observer.add(tensor, point.clip)
         except InputError:
             raise StepError(
-                f"Quantize: NaN or infinite values at the {side} of {path} while calibrating: look at the training "
+                f"NaN or infinite values at the {side} of {path} while calibrating: look at the training "
                 "examples, or leave the layer with skip"
             ) from None
 

@@ -15,6 +15,8 @@ from rarefy.graph.weights import Weight
 from rarefy.layers.rounding import attach
 from rarefy.numerics.affine import parameters
 from rarefy.numerics.observers import Method
+from rarefy.quantizing.adaptive import adapted
+from rarefy.quantizing.alignment import Grid, Grids, align_activations, align_weight
 from rarefy.quantizing.calibration import Seen, mean_error
 from rarefy.quantizing.normalisation import folded
 from rarefy.quantizing.points import Place, Point
@@ -29,7 +31,14 @@ def place_name(place: Place) -> str:
 def planned_points(plan: Plan) -> list[Point]:
     """The points that a plan holds."""
     return [
-        Point(_place(name), _place(made["of"]), _clip(made["clip"]), made["silent"])
+        Point(
+            place=_place(name),
+            of=_place(made["of"]),
+            clip=_clip(made["clip"]),
+            silent=made["silent"],
+            addends=tuple(map(_place, made["addends"])),
+            bits=made["bits"],
+        )
         for name, made in plan.also.items()
         if "of" in made
     ]
@@ -38,7 +47,8 @@ def planned_points(plan: Plan) -> list[Point]:
 def point_data(point: Point) -> dict[str, Any]:
     """A point as plain data; an open bound is None."""
     clip = None if point.clip is None else [b if math.isfinite(b) else None for b in point.clip]
-    return {"of": place_name(point.of), "clip": clip, "silent": point.silent}
+    addends = list(map(place_name, point.addends))
+    return {"of": place_name(point.of), "clip": clip, "silent": point.silent, "addends": addends, "bits": point.bits}
 
 
 def _clip(bounds: list[float | None] | None) -> tuple[float, float] | None:
@@ -61,20 +71,32 @@ def fold(model: nn.Module, plan: Plan) -> nn.Module:
     return model
 
 
-def round_weight(model: nn.Module, weight: Weight, made: dict[str, Any], seen: Seen | None, blank: bool) -> None:
+def round_weight(
+    model: nn.Module,
+    weight: Weight,
+    made: dict[str, Any],
+    grids: Grids,
+    seen: Seen | None,
+    blank: bool,
+    moments: Tensor | None = None,
+) -> None:
     """Store a weight as integers, and give what that costs its layers on average to their biases, where that was
-    measured. blank: only the structure counts."""
+    measured. blank: only the structure counts. moments: of the layer's inputs, to round up or down by."""
     tensor, form = weight.tensor.detach(), (made["bits"], made["axis"], made["group"])
+    values = tensor
     if blank:
         shape = Affine.scales(tensor.shape, *form[1:])
         link = Affine(torch.ones(shape), torch.zeros(shape), *form)
     else:
         link = Affine.of(tensor, *form, symmetric=made["symmetric"])
+        align_weight(model, weight, link, grids)
+        if moments is not None:
+            values = adapted(weight.module, tensor, link, moments)
         if seen is not None:
             with torch.no_grad():
-                _correct(model, weight, tensor - link(tensor), seen)
+                _correct(model, weight, tensor - link(values), seen)
     masks = [old for old in encodings.chain(weight) if isinstance(old, encodings.Mask)]
-    encodings.encode(weight, [*masks, link], tensor)
+    encodings.encode(weight, [*masks, link], values)
 
 
 def _correct(model: nn.Module, weight: Weight, lost: Tensor, seen: Seen) -> None:
@@ -86,51 +108,30 @@ def _correct(model: nn.Module, weight: Weight, lost: Tensor, seen: Seen) -> None
             bias.add_(mean_error(owner, lost, mean))
 
 
-def round_activations(
-    model: nn.Module, points: list[Point], seen: Seen | None, observer: Method, symmetric: bool
-) -> None:
-    """Attach the rounding of every point, those of one range with the same two tensors."""
-    ranges: dict[Place, tuple[Tensor, Tensor]] = {}
+def grids(points: list[Point], seen: Seen | None, observer: Method, symmetric: bool) -> Grids:
+    """The scale and zero point of every place. Places of one range have the same two tensors."""
+    own = {point.place: point for point in points if point.place == point.of}
+    found: Grids = {place: _range(point, seen, observer, symmetric) for place, point in own.items()}
+    align_activations(found, points)
+    return {point.place: found[point.of] for point in points}
+
+
+def round_activations(model: nn.Module, points: list[Point], grids: Grids) -> None:
+    """Attach the rounding of every point."""
     for point in points:
-        if point.of not in ranges:
-            ranges[point.of] = _range(point.of, seen, observer, symmetric)
-        attach(model.get_submodule(point.place[0]), point.place[1], *ranges[point.of], silent=point.silent)
+        module, side = model.get_submodule(point.place[0]), point.place[1]
+        attach(module, side, *grids[point.place], bits=point.bits, silent=point.silent)
 
 
-def _range(place: Place, seen: Seen | None, observer: Method, symmetric: bool) -> tuple[Tensor, Tensor]:
+def _range(point: Point, seen: Seen | None, observer: Method, symmetric: bool) -> Grid:
     low, high = 0.0, 0.0
     if seen is not None:
         try:
-            low, high = seen.ranges[place].range(observer, symmetric=symmetric)
+            low, high = seen.ranges[point.place].range(observer, point.bits, symmetric=symmetric)
         except InputError as error:
             raise StepError(
-                f"Quantize: the calibration examples never reached {place[0]} ({error}); give others, or leave the "
+                f"calibration never reached {point.place[0]} ({error}); give other training examples, or leave the "
                 "layer with skip"
             ) from None
-    scale, point = parameters(torch.tensor(low), torch.tensor(high), 8, symmetric=symmetric, signed=False)
-    return scale, point.to(torch.uint8)
-
-
-def round_bias(model: nn.Module, path: str, blank: bool) -> None:
-    """Store the bias of the layer at `path` as the 32-bit integers that its products are summed in."""
-    module = model.get_submodule(path)
-    weight = Weight(f"{path}.bias", ((module, "bias"),))
-    scale = torch.ones(weight.tensor.shape) if blank else _sums(module).expand(len(weight.tensor))
-    encodings.encode(weight, [Affine(scale, torch.zeros(scale.shape), 32, 0)], module.bias)  # type: ignore[arg-type]
-
-
-def snap_biases(model: nn.Module, paths: list[str]) -> None:
-    """Put biases on the grid of the integers that an engine makes of them, so that sums are the same there."""
-    for path in paths:
-        module = model.get_submodule(path)
-        bias = module._parameters.get("bias")
-        if bias is not None:
-            scale = _sums(module).double()
-            bias.data.copy_((bias.data.double() / scale).round() * scale)
-
-
-def _sums(module: nn.Module) -> Tensor:
-    """The scale of a layer's sums of products: input x weight."""
-    link = encodings.find(Weight("weight", ((module, "weight"),)), Affine)
-    assert isinstance(link, Affine)
-    return link.scale * module.get_buffer("input_scale").to(link.scale.device)
+    scale, zero = parameters(torch.tensor(low), torch.tensor(high), point.bits, symmetric=symmetric, signed=False)
+    return scale, zero.to(torch.uint8)

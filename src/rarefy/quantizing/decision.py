@@ -8,6 +8,7 @@ from torch import Size, nn
 
 from rarefy import encodings, measure
 from rarefy.graph.weights import Weight, why_not, why_small
+from rarefy.step import Context
 
 Per = Literal["channel", "tensor"] | int
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -19,6 +20,16 @@ def saturates() -> bool:
     """Whether this CPU's 8-bit multiply-add overflows its 16-bit sums: AVX2 and AVX-512 without VNNI."""
     features = set(measure.environment().cpu_features)
     return "avx2" in features and not features & UNSATURATED
+
+
+def most_bits(reduce: bool | None, activations: int | None, context: Context) -> int:
+    """Of a weight. reduce: as set; None where this CPU decides, and the user is told."""
+    if reduce is None and activations and saturates():
+        reduce = True
+        context.warnings.append(
+            "weights have at most 7 bits: this CPU's 8-bit multiply-add saturates (reduce_range: false keeps 8)"
+        )
+    return 7 if reduce and activations else 8
 
 
 def why_unfit(weight: Weight) -> str | None:

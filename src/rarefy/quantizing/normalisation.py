@@ -10,7 +10,9 @@ from rarefy import encodings
 from rarefy.graph.flow import Flow
 from rarefy.graph.modules import replaced
 from rarefy.graph.weights import Weight, weights
+from rarefy.layers.rounding import hand_over
 
+LEAST = 2.0**-16  # of the largest scale: biases are integers of 32 bits at the same scales
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
@@ -45,6 +47,14 @@ def _single(layer: nn.Module, ndim: int) -> bool:
     return plain and weight.dtype == torch.float32 and (ndim == 2 or not isinstance(layer, nn.Linear))
 
 
+def factor(norm: nn.Module) -> Tensor:
+    """What a BatchNorm with standing statistics multiplies each channel by, in float64."""
+    assert isinstance(norm, _BatchNorm)
+    assert norm.running_var is not None
+    scale = 1 / (norm.running_var.double() + norm.eps).sqrt()
+    return scale if norm.weight is None else scale * norm.weight.detach().double()
+
+
 def folded(model: nn.Module, norm: str, layer: str) -> nn.Module:
     """Multiply the layer's weight by the BatchNorm's scale, add its shift, and leave an Identity in its place.
 
@@ -53,18 +63,29 @@ def folded(model: nn.Module, norm: str, layer: str) -> nn.Module:
     batch, target = model.get_submodule(norm), model.get_submodule(layer)
     assert isinstance(batch, _BatchNorm)
     assert batch.running_mean is not None
-    assert batch.running_var is not None
-    factor = 1 / (batch.running_var.double() + batch.eps).sqrt()
-    factor = factor if batch.weight is None else factor * batch.weight.detach().double()
-    shift = -batch.running_mean.double() * factor
+    scale = factor(batch)
+    shift = -batch.running_mean.double() * scale
     shift = shift if batch.bias is None else shift + batch.bias.detach().double()
     weight = Weight(f"{layer}.weight", ((target, "weight"),))
     tensor = weight.values.detach().double()
-    scaled = tensor * factor.view(-1, *[1] * (tensor.ndim - 1))
+    scaled = tensor * scale.view(-1, *[1] * (tensor.ndim - 1))
     free = weight.values.requires_grad
     encodings.encode(weight, encodings.chain(weight), scaled)
     bias = target.bias
     if isinstance(bias, Tensor):
-        shift = shift + bias.detach().double() * factor
+        shift = shift + bias.detach().double() * scale
     target.bias = nn.Parameter(shift.float(), requires_grad=free)
     return replaced(model, norm, nn.Identity())
+
+
+def absorbed(model: nn.Module, norm: str, layer: str) -> nn.Module:
+    """Fold a BatchNorm into a layer whose weight is stored as integers with a scale for each channel: none of them
+    changes. What was rounded after the BatchNorm is rounded after the layer."""
+    batch, target = model.get_submodule(norm), model.get_submodule(layer)
+    link = encodings.find(Weight(f"{layer}.weight", ((target, "weight"),)), encodings.Affine)
+    assert isinstance(link, encodings.Affine)
+    scale = link.scale.double() * factor(batch).abs()
+    link.scale.copy_(scale.clamp(min=max(float(scale.max()) * LEAST, torch.finfo(torch.float32).tiny)))
+    model = folded(model, norm, layer)
+    hand_over(batch, target)
+    return model

@@ -9,7 +9,7 @@ taken into the rounding of the layer's output, whose integers then begin at 0.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -31,6 +31,8 @@ BETWEEN = {
     "mean",
 }  # integers in, integers out
 
+SUMS = {"add", "iadd", "cat", "concat"}
+
 Place = tuple[str, Side]
 
 
@@ -38,13 +40,16 @@ Place = tuple[str, Side]
 class Point:
     """One place, and the one whose range it has; `clip` are the bounds of an activation function taken in.
 
-    silent: what comes there is rounded already, and only the range has to be known.
+    silent: what comes there is rounded already, and only the range has to be known. addends: the places whose values
+    are summed (or put side by side) to what is rounded here.
     """
 
     place: Place
     of: Place
     clip: tuple[float, float] | None = None
     silent: bool = False
+    addends: tuple[Place, ...] = ()
+    bits: int = 8
 
 
 def points(model: nn.Module, seen: Flow, layers: list[str]) -> list[Point]:
@@ -71,7 +76,18 @@ class _Search:
         for _ in range(2):  # the second time, those whose inputs were placed by what comes later
             for step in self.seen.steps:
                 self._between(step)
+        for value, place in (self.functional | self.values).items():
+            self.placed[place] = replace(self.placed[place], addends=self._addends(value))
         return list(self.placed.values())
+
+    def _addends(self, value: Value) -> tuple[Place, ...]:
+        step = self.seen.made_by.get(value)
+        if step is not None and bounded(step):
+            step = self.seen.made_by.get(step.inputs[0])
+        if step is None or step.name not in SUMS:
+            return ()
+        roots = [self.root(v)[0] for v in step.inputs]
+        return tuple(place for v in roots if (place := self.values.get(v) or self.functional.get(v)))
 
     def _clip(self, path: str) -> tuple[float, float] | None:
         """The bounds of the ReLU that follows every call of a layer, and nothing else does."""

@@ -106,6 +106,12 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
+def kernels_of(model: bytes) -> Path | None:
+    """The library that ONNX Runtime is to register for a serialised model; None where the model has no binary layers,
+    or there is no library."""
+    return kernels.custom_ops() if any(name in model for name in OURS) else None
+
+
 def session(model: bytes, *, threads: int | None = None, optimise: bool = True) -> Session:
     """A session for a serialised ONNX model.
 
@@ -114,7 +120,7 @@ def session(model: bytes, *, threads: int | None = None, optimise: bool = True) 
     take one, a warning says why, and all run as the standard operators that the file has for them. Raises `ModelError`
     where the model cannot be run.
     """
-    if any(name in model for name in OURS) and (library := kernels.custom_ops()):
+    if library := kernels_of(model):
         try:
             return Session(_engine(model, threads, optimise, library))
         except ModelError as error:

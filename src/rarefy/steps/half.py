@@ -11,6 +11,7 @@ from torch import nn
 from rarefy import encodings
 from rarefy.errors import StepError
 from rarefy.graph.weights import Weight, chosen, surveyed, weights, why_not
+from rarefy.quantizing import biases
 from rarefy.step import Context, Plan, Step
 
 
@@ -44,8 +45,10 @@ class Half(Step):
     def _why_not(self, weight: Weight) -> str | None:
         if chosen(weight.path, self.skip):
             return "skipped, as set"
-        if found := encodings.find(weight, encodings.Affine):
+        if found := encodings.rounded(weight):
             return f"stored as {found.describe()} already"
+        if biases.summed(weight):
+            return "added to sums of integers, which has to be exact"
         if encodings.find(weight, encodings.Half):
             return "stored in 16 bits already"
         values = weight.values.detach()

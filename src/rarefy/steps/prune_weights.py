@@ -176,8 +176,8 @@ def _input_dim(weight: Weight) -> int | None:
 
 
 def _why_structured(weight: Weight) -> str | None:
-    if integers := encodings.find(weight, encodings.Affine):
-        return f"{integers.describe()} already: put PruneWeights before the step that made them"
+    if found := encodings.rounded(weight) or encodings.find(weight, encodings.ProductCodebook):
+        return f"{found.describe()} already: put PruneWeights before the step that made them"
     structure = encodings.structure(weight)
     return f"{structure.describe()} have no single weights: put PruneWeights elsewhere" if structure else None
 

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import ClassVar, Literal, cast
 
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
-from rarefy import budget, encodings
+from rarefy import encodings
 from rarefy.errors import StepError
-from rarefy.graph.flow import Flow, flow
 from rarefy.graph.modules import twin
 from rarefy.graph.weights import Weight, chosen, surveyed, weights
 from rarefy.numerics.observers import Method
-from rarefy.quantizing import change
+from rarefy.quantizing import adaptive, between, change, equalisation, mixed
 from rarefy.quantizing.calibration import calibrated
-from rarefy.quantizing.decision import INTEGER_LAYERS, decision, saturates, why_unfit, words
-from rarefy.quantizing.normalisation import foldable, folded
-from rarefy.quantizing.points import points
+from rarefy.quantizing.decision import INTEGER_LAYERS, decision, most_bits, why_unfit, words
+from rarefy.quantizing.mixed import Mixed
 from rarefy.step import Context, Plan, Step
-from rarefy.task import forward
-from rarefy.train import evaluating
 
 
 class Quantize(Step):
@@ -29,8 +27,12 @@ class Quantize(Step):
     q = round(x / scale) + zero_point, saturated. BatchNorm is folded into the layer before it first; ranges come from
     one pass over training examples; each scale of a weight has the least squared error; what rounding a weight adds to
     its layer's outputs on average is taken out of the bias. Convolutions and matrix products then run on integers,
-    and so do sums, concatenations and means between them. Only the weights are rounded where `activations` is null.
+    and so do sums, concatenations and means between them. Scales are such that no sum lies half-way between two
+    integers, so that every engine answers as torch does. Only the weights are rounded where `activations` is null.
     A `Finetune` afterwards trains through the rounding.
+
+    `rounding: adaptive` is AdaRound (Nagel et al. 2020, arXiv:2004.10568), for 4 bits and fewer. `mixed` measures for
+    every weight what rounding it alone does to the answers, and gives few bits where that is little.
 
     Ranges of activations: `mse` (least squared error), `percentile` (99.99 %), `entropy` (least divergence), `minmax`,
     `average` (moving average of the extremes). The first three leave out examples far beyond the usual ones.
@@ -59,112 +61,104 @@ class Quantize(Step):
     reduce_range: bool | None = Field(
         None, description="at most 7 bits for weights, so that no 8-bit multiply-add saturates; by default on such CPUs"
     )
+    rounding: Literal["nearest", "adaptive"] = Field(
+        "nearest", description="adaptive: up or down, so that a layer's outputs change least; takes minutes (AdaRound)"
+    )
+    equalise: bool = Field(
+        False, description="layers in a row share their channels' ranges out first; for one scale per tensor"
+    )
+    mixed: Mixed | None = Field(
+        None, description="bits chosen for each weight: {size: ...} or {max_drop: ...}; then `weights` does not count"
+    )
     layers: dict[str, int] = Field({}, description="glob -> bits of these weights; the first that matches counts")
     skip: tuple[str, ...] = Field((), description="globs of parameters or modules to leave")
 
     def plan(self, model: nn.Module, context: Context) -> Plan:
         """The bits of every weight; the BatchNorms to fold and the places to round."""
-        found, plan = surveyed("Quantize", model, self.layers, self.skip), Plan()
+        found = surveyed("Quantize", model, self.layers, self.skip)
         if wrong := [f"{glob}: {bits}" for glob, bits in self.layers.items() if not 2 <= bits <= 8]:
             raise StepError(f"Quantize: layers: 2 to 8 bits can be stored, not {wrong[0]}")
-        most = self._most(context)
+        most = most_bits(self.reduce_range, self.activations, context)
+        plan = self._planned(model, found, most, {}, context)
+        return plan if self.mixed is None else self._mixed(model, found, most, plan, context, self.mixed)
+
+    def _planned(
+        self, model: nn.Module, found: list[Weight], most: int, bits: Mapping[str, int], context: Context
+    ) -> Plan:
+        """bits: of weights, by path, that the settings do not say."""
+        plan = Plan()
         for weight in found:
-            self._decide(plan, weight, most)
+            self._decide(plan, weight, most, bits.get(weight.path))
         if not plan.do:
             reasons = "; ".join(f"{path}: {why}" for path, why in list(plan.leave.items())[:5])
             raise StepError(f"Quantize found no weight to quantize ({reasons}); leave it out")
         if self.activations:
-            self._between(plan, model, found, context)
+            between.decide(plan, model, found, self.skip, context)
+        if self.equalise:
+            work = change.fold(twin(model), plan)
+            pairs = equalisation.pairs(work, between.watched(work, context), _integers(plan))
+            plan.also |= {f"{pair.first}:channels": equalisation.data(pair) for pair in pairs}
         return plan
 
-    def _most(self, context: Context) -> int:
-        reduce = self.reduce_range
-        if reduce is None and self.activations and saturates():
-            reduce = True
-            context.warnings.append(
-                "weights have at most 7 bits: this CPU's 8-bit multiply-add saturates (reduce_range: false keeps 8)"
-            )
-        return 7 if reduce and self.activations else 8
-
-    def _decide(self, plan: Plan, weight: Weight, most: int) -> None:
+    def _decide(self, plan: Plan, weight: Weight, most: int, bits: int | None) -> None:
         path = weight.path
         reason = "skipped, as set" if chosen(path, self.skip) else why_unfit(weight)
-        bits = next((b for glob, b in self.layers.items() if chosen(path, [glob])), self.weights)
+        if bits == mixed.FLOAT:
+            reason = "kept in float32"
+        bits = bits or next((b for glob, b in self.layers.items() if chosen(path, [glob])), self.weights)
         made = None if reason else decision(weight, min(bits, most), self.per, self.symmetric)
         if made is None:
             plan.leave[path] = reason or "integers and their scales would be larger than its values"
-        else:
-            plan.do[path], plan.notes[path] = made, words(made, self.per)
+            return
+        plan.do[path], plan.notes[path] = made, words(made, self.per)
+        if self.rounding == "adaptive":
+            if nearest := adaptive.why_not(weight):
+                plan.notes[path] += f", to the nearest ({nearest})"
+            else:
+                made["rounding"] = "adaptive"
+                plan.notes[path] += ", up or down by what the layer sees"
 
-    def _between(self, plan: Plan, model: nn.Module, found: list[Weight], context: Context) -> None:
-        """Everything about activations, found out on a copy."""
-        work = twin(model)
-        seen = _run(work, context)
-        owners = {id(m): w.path for w in weights(work) for m, name in w.owners if name == "weight"}
-        names = {path: owners[id(m)] for path, m in work.named_modules() if id(m) in owners}
-        for norm, layer in foldable(work, seen).items():
-            if names[layer] in plan.do and not chosen(f"{norm}.weight", self.skip):
-                _fold(plan, norm, layer)
-                work = folded(work, norm, layer)
-        encodings.decoded(work)
-        modules = dict(work.named_modules())
-        layers = [p for p, weight in names.items() if weight in plan.do and isinstance(modules[p], INTEGER_LAYERS)]
-        seen = _run(work, context)
-        layers = [path for path in layers if path in seen.inputs]
-        plan.also |= {change.place_name(p.place): change.point_data(p) for p in points(work, seen, layers)}
-        for path in layers:
-            self._bias(plan, path, plan.do[names[path]], {w.path: w for w in found})
+    def _mixed(
+        self, model: nn.Module, found: list[Weight], most: int, plan: Plan, context: Context, settings: Mixed
+    ) -> Plan:
+        """The plan with bits chosen for all weights that `layers` does not name."""
+        quiet = replace(context, warnings=[])
+        free = sorted(path for path in _integers(plan) if not chosen(path, self.layers))
+        bits = sorted({min(b, most) for b in settings.bits})
+        work = change.fold(twin(model), plan)
+        table = mixed.sensitivities(work, plan, free, bits, quiet, settings.examples)
 
-    def _bias(self, plan: Plan, path: str, made: dict[str, Any], found: dict[str, Weight]) -> None:
-        """A layer whose output stays float32 runs on integers if its bias is integers too."""
-        bias = f"{path}.bias".removeprefix(".")
-        rounded = f"{path}:input" in plan.also and f"{path}:output" not in plan.also
-        plain = bias in found and not chosen(bias, self.skip) and not found[bias].chain and len(found[bias].owners) == 1
-        if rounded and plain and not made["group"] and made["axis"] in (0, None):
-            plan.leave.pop(bias)
-            plan.do[bias], plan.notes[bias] = {"bits": 32}, "32-bit integers, scale of input x weight"
+        def made(bits: dict[str, int]) -> nn.Module:
+            return self.apply(encodings.copied(model), self._planned(model, found, most, bits, quiet), quiet)
+
+        best = table.chosen(settings, mixed.drops(model, made, context, self.examples))
+        plan = self._planned(model, found, most, best, context)
+        mixed.explain(plan, table, best, context)
+        return plan
 
     def apply(self, model: nn.Module, plan: Plan, context: Context) -> nn.Module:
-        """Fold, calibrate, round."""
+        """Fold, equalise, calibrate, round."""
         model = change.fold(model, plan)
         found, places = weights(model), change.planned_points(plan)
-        seen = None
+        seen, moments = None, cast(Iterator[Tensor | None], iter(()))
+        if not context.blank:
+            equalisation.equalise(model, equalisation.planned(plan), context, self.examples)
+            layers = [w.path.removesuffix("weight").rstrip(".") for w in found if "rounding" in plan.do.get(w.path, {})]
+            moments = adaptive.moments(model, layers, context, self.examples)
         if not context.blank and places:
             layers = [p.place[0] for p in places if isinstance(model.get_submodule(p.place[0]), INTEGER_LAYERS)]
             seen = calibrated(model, places, dict.fromkeys(layers), context, self.examples)
+        grids = change.grids(places, seen, self.observer, self.symmetric_activations)
         for weight in found:
             made = plan.do.get(weight.path, {})
             if "axis" in made:
-                change.round_weight(model, weight, made, seen, context.blank)
-        change.round_activations(model, places, seen, self.observer, self.symmetric_activations)
-        biases = [path.rpartition(".")[0] for path, made in plan.do.items() if made.get("bits") == 32]
-        for path in biases:
-            change.round_bias(model, path, context.blank)
-        if not context.blank:
-            change.snap_biases(model, [path for path in self._summed(model, plan) if path not in biases])
+                known = next(moments) if "rounding" in made and not context.blank else None
+                change.round_weight(model, weight, made, grids, seen, context.blank, known)
+        change.round_activations(model, places, grids)
+        between.settle(model, plan, context.blank)
         return model
 
-    def _summed(self, model: nn.Module, plan: Plan) -> list[str]:
-        """The layers that engines add an integer bias in."""
-        scaled = {
-            id(m) for w in weights(model) if plan.do.get(w.path, {}).get("axis", 1) in (0, None) for m, _ in w.owners
-        }
-        grouped = {id(m) for w in weights(model) if plan.do.get(w.path, {}).get("group") for m, _ in w.owners}
-        places = [name.rpartition(":")[0] for name in plan.also if name.endswith(":input")]
-        modules = {path: model.get_submodule(path) for path in places}
-        return [p for p, m in modules.items() if id(m) in scaled - grouped and isinstance(m, INTEGER_LAYERS)]
 
-
-def _run(model: nn.Module, context: Context) -> Flow:
-    inputs = budget.examples(model, context)
-    with evaluating(model):
-        return flow(model, lambda: forward(model, inputs))
-
-
-def _fold(plan: Plan, norm: str, layer: str) -> None:
-    plan.also[norm] = {"into": layer}
-    for path in (f"{norm}.weight", f"{norm}.bias"):
-        if plan.leave.pop(path, None):
-            plan.do[path], plan.notes[path] = {"into": layer}, f"folded into {layer}"
-    if plan.leave.pop(f"{layer}.bias", None):
-        plan.do[f"{layer}.bias"], plan.notes[f"{layer}.bias"] = {"takes": norm}, f"takes over the shift of {norm}"
+def _integers(plan: Plan) -> set[str]:
+    """The weights that are rounded."""
+    return {path for path, made in plan.do.items() if "axis" in made}

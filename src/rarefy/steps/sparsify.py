@@ -73,7 +73,7 @@ class Sparsify(TrainingStep):
                 values = target.weight.values
                 values.copy_(self._shrunk(values, target, amount))
 
-        model = self._trained(model, context, shrink)
+        model = self._trained(model, context, after=shrink)
         context.notes += self._counted(targets)
         return model
 

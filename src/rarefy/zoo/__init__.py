@@ -51,6 +51,8 @@ _MOBILE2 = "Sandler et al. 2018, MobileNetV2: Inverted residuals and linear bott
 _MOBILE3 = "Howard et al. 2019, Searching for MobileNetV3 (arXiv:1905.02244)"
 _SHUFFLE1 = "Zhang et al. 2018, ShuffleNet (arXiv:1707.01083)"
 _SHUFFLE2 = "Ma et al. 2018, ShuffleNet V2: Practical guidelines (arXiv:1807.11164)"
+_BINARY = "Liu et al. 2018, Bi-Real Net (arXiv:1808.00278), with the activations of ReActNet (arXiv:2003.03488)"
+_BINARY_VGG = "Zhang et al. 2018, LQ-Nets (arXiv:1807.10029), in the order of XNOR-Net (arXiv:1603.05279)"
 
 MODELS: dict[str, Entry] = {
     "lenet-300-100": Entry("rarefy.zoo.lenet:lenet_300_100", (1, 28, 28), 10, _LECUN),
@@ -79,6 +81,9 @@ MODELS: dict[str, Entry] = {
     "mobilenet-v3-large": _photographs("mobilenet_v3:mobilenet_v3_large", _MOBILE3),
     "shufflenet-v1": _photographs("shufflenet_v1:shufflenet_v1", _SHUFFLE1),
     "shufflenet-v2": _photographs("shufflenet_v2:shufflenet_v2", _SHUFFLE2),
+    "resnet20-binary": Entry("rarefy.zoo.binary:resnet20_binary", (3, 32, 32), 10, _BINARY),
+    "resnet18-binary": _photographs("binary:resnet18_binary", _BINARY),
+    "vgg-small-binary": Entry("rarefy.zoo.binary:vgg_small_binary", (3, 32, 32), 10, _BINARY_VGG),
 }
 
 

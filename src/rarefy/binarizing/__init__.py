@@ -1,0 +1,1 @@
+"""What `Binarize` looks at and says, apart from the step itself."""

@@ -1,0 +1,98 @@
+"""Integers whose steps are few bits themselves."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from rarefy.encodings.base import Encoding, Writer
+
+PER_OCTAVE = 4
+BASE = 2 ** (1 / PER_OCTAVE)
+
+
+class _Rounded(torch.autograd.Function):
+    """d weight / d values = 1 inside the range and 0 beyond it (straight-through)."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, step: Tensor, most: int) -> Tensor:
+        q = (values / step).round()
+        ctx.save_for_backward(q.abs() <= most)
+        return q.clamp(-most, most) * step
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (inside,) = ctx.saved_tensors
+        return gradients[0] * inside, None, None
+
+
+class Grid(Encoding):
+    """`weight = q * 2^(rows / 4)`: integers, with a step for each row.
+
+    values: a float weight, trained straight through the rounding. rows: integers of a shape that broadcasts to the
+    weight's, so that steps are a quarter of an octave apart and cost few bits each. q has 8 bits, or 16; what the
+    pack spends on it is its entropy. Smaller on disk; the weight is computed once when the network is loaded.
+    """
+
+    rounds: ClassVar[bool] = True
+    cuttable: ClassVar[bool] = True
+
+    rows: Tensor  # int16
+
+    def __init__(self, rows: Tensor, bits: int = 8) -> None:
+        super().__init__()
+        self.bits = bits
+        self.register_buffer("rows", rows.to(torch.int16))
+
+    @classmethod
+    def of(cls, weight: Tensor, bits: int = 8, outputs: int = 0) -> Self:
+        """The finest grid on which no integer is too large, with a step for each position of the dimension `outputs`;
+        of a vector, one for all."""
+        dims = [d for d in range(weight.ndim) if d != outputs or weight.ndim == 1]
+        return cls(exponents(weight.detach().abs().amax(dims, keepdim=True) / cls.most(bits), up=True), bits)
+
+    @staticmethod
+    def most(bits: int) -> int:
+        """The largest integer."""
+        return (1 << bits - 1) - 1
+
+    def steps(self) -> Tensor:
+        """Their float32 values, in a shape that broadcasts to the weight's."""
+        return torch.pow(torch.tensor(BASE, device=self.rows.device), self.rows.float())
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Round, with a straight-through gradient."""
+        rounded: Tensor = _Rounded.apply(values, self.steps(), self.most(self.bits))  # type: ignore[no-untyped-call]
+        return rounded
+
+    def store(self, values: Tensor) -> Tensor:
+        """The integers."""
+        q = (values / self.steps()).round().clamp(-self.most(self.bits), self.most(self.bits))
+        return q.to(torch.int8 if self.bits == 8 else torch.int16)
+
+    def write(self, stored: str, writer: Writer) -> str:
+        """`Cast(q) * Pow(2^(1/4), Cast(rows))`."""
+        rows = writer.node("Cast", writer.tensor("rows", self.rows), to="float32")
+        steps = writer.node("Pow", writer.tensor("base", torch.tensor(BASE)), rows)
+        return writer.node("Mul", writer.node("Cast", stored, to="float32"), steps)
+
+    def describe(self) -> str:
+        """Bits, and what has a step of its own."""
+        return f"{self.bits}-bit integers, " + ("a step per row" if self.rows.numel() > 1 else "one step")
+
+    def tensors(self) -> list[tuple[int, int]]:
+        """The exponents, and the base."""
+        return [(self.rows.numel(), 16), (1, 32)]
+
+    def cut(self, dim: int, positions: Tensor) -> Grid:
+        """The steps of what is left."""
+        rows = self.rows.index_select(dim, positions) if self.rows.shape[dim] > 1 else self.rows
+        return Grid(rows, self.bits)
+
+
+def exponents(steps: Tensor, up: bool = False) -> Tensor:
+    """The nearest powers of 2^(1/4), or with `up` the next, as integers; a step of 0 is as small as one can be."""
+    logarithms = PER_OCTAVE * steps.clamp(torch.finfo(torch.float32).tiny, 2.0**126).log2()
+    return (logarithms.ceil() if up else logarithms.round()).to(torch.int16)

@@ -24,7 +24,7 @@ MANTISSAS = np.array([round(2 ** (15 + i / 16)) for i in range(16)], np.int64)
 CHANGES, SHAPES = 8, 4  # values of the two parameters of the law of differences
 LAWS, USUAL_LAW = CHANGES * SHAPES, 2 * SHAPES + 1
 LARGEST_PROGRAMME = 1 << 14  # symbols; above, every level is rounded by itself
-PLENTY = 1 << 6  # symbols for each entry of the table; above, its length no longer matters
+PLENTY = 1 << 8  # symbols beside the most frequent, for each entry of the table; above, its length hardly matters
 
 Levels = npt.NDArray[np.int64]
 
@@ -89,7 +89,7 @@ def fit(counts: Counts, finenesses: Iterable[int]) -> Table:
 
 def _fitted(counts: Counts, steps: int, law: int) -> Table:
     weights = _weights(counts, steps)
-    if len(counts) > LARGEST_PROGRAMME or counts.sum() > PLENTY * len(counts):
+    if len(counts) > LARGEST_PROGRAMME or counts.sum() - counts.max() > PLENTY * len(counts):
         return _with_law(np.where(counts > 0, _nearest(counts, weights), 0), steps)
     return _with_law(_programme(counts, weights, _law_bits(steps)[law]), steps)
 

@@ -14,6 +14,7 @@ import csv
 import re
 import zlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from bases import CACHE, SETTINGS, base
@@ -40,9 +41,14 @@ def compressed(name: str, seed: int, recipe: Recipe) -> Run:
     """The finished run of one network and seed."""
     made = base(name, seed)
     folder = CACHE / "runs" / f"{recipe.name}-{seed}"
-    if (folder / "run.json").exists() and Run.open(folder).record.recipe != recipe.to_dict():
+    if (folder / "run.json").exists() and not _same(Run.open(folder).record.recipe, recipe.to_dict()):
         folder = CACHE / "runs" / f"{recipe.name}-{seed}-{zlib.crc32(str(recipe.to_dict()).encode()):08x}"
     return recipe.run(made.model, made.task, out=folder, seed=seed, resume=True, trained=True, name=name)
+
+
+def _same(one: dict[str, Any], two: dict[str, Any]) -> bool:
+    """Whether two recipes are the same but for what is said about them."""
+    return {**one, "about": ""} == {**two, "about": ""}
 
 
 def row(run: Run, name: str, seed: int) -> dict[str, object]:

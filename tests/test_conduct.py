@@ -138,6 +138,12 @@ def test_resumed_after_the_structure_has_changed(place: Path, monkeypatch: pytes
     assert run.original.read_bytes() == expected.original.read_bytes()
 
 
+def test_resume_with_other_words_about_the_recipe(finished: Path) -> None:
+    packed = Run.open("run").rfy.read_bytes()
+    Path("quick.yaml").write_text("about: In other words.\n" + Path("quick.yaml").read_text())
+    assert compress("run", resume=True).rfy.read_bytes() == packed
+
+
 def test_resume_with_other_settings_is_refused(finished: Path) -> None:
     for options in ({"seed": 1}, {"batch_size": 4}):
         with pytest.raises(RunError, match="was made with another network, recipe, data or seed"):

@@ -23,7 +23,8 @@ from rarefy.task import Task
 def fingerprint(recipe: Recipe, seed: int, task: Task, model: nn.Module, processes: int) -> str:
     """Changes with whatever a resumed run must have in common with the interrupted one."""
     digest = hashlib.sha256()
-    what = [recipe.to_dict(), seed, task.describe(), task.metadata(), processes]
+    said = {key: value for key, value in recipe.to_dict().items() if key != "about"}
+    what = [said, seed, task.describe(), task.metadata(), processes]
     digest.update(json.dumps(what, sort_keys=True).encode())
     for name, tensor in model_tensors(model).items():
         digest.update(f"{name}{tuple(tensor.shape)}".encode())

@@ -1,4 +1,4 @@
-"""Books of vectors against plain float64 loops and scikit-learn's optimum."""
+"""Books of vectors against plain float64 loops and the best of many starts."""
 
 from __future__ import annotations
 

@@ -12,7 +12,6 @@ Times are medians on one thread unless `--threads` says otherwise; weights are r
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -185,12 +184,7 @@ def main() -> None:
         for row in PARTS[part](arguments):
             rows.append(row)
             print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
-        fields = list(dict.fromkeys(name for row in rows for name in row))
-        RESULTS.mkdir(exist_ok=True)
-        with (RESULTS / f"low-rank-{part}-{machine.slug()}.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, fields)
-            writer.writeheader()
-            writer.writerows(rows)
+        machine.save(RESULTS / f"low-rank-{part}-{machine.slug()}.csv", rows)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,10 @@ Run alone, it prints the machine: `python benchmarks/machine.py`.
 
 from __future__ import annotations
 
+import csv
 import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from rarefy.measure import environment
 
@@ -28,6 +31,15 @@ def slug() -> str:
     here = environment()
     words = f"{here.machine} {here.cores} cores torch {here.versions['torch']}"
     return re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-")
+
+
+def save(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Rows as CSV, with a column for every name that any of them has."""
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 if __name__ == "__main__":

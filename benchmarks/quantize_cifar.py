@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import csv
 import hashlib
 import json
 from collections import Counter
@@ -159,12 +158,8 @@ def main() -> None:
             for found in rows(seed, steps, Path(folder)):
                 made.append(found)
                 print(", ".join(f"{name} {value}" for name, value in found.items()), flush=True)
-    RESULTS.mkdir(exist_ok=True)
     length = f"{arguments.steps}-batches" if arguments.steps else f"{arguments.epochs or 4}-epochs"
-    with (RESULTS / f"quantize-cifar-{length}-{machine.slug()}.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(name for found in made for name in found)))
-        writer.writeheader()
-        writer.writerows(made)
+    machine.save(RESULTS / f"quantize-cifar-{length}-{machine.slug()}.csv", made)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ in ONNX Runtime, and in OpenVINO where it is installed. Memory is what the proce
 from __future__ import annotations
 
 import argparse
-import csv
 import io
 import tarfile
 import time
@@ -237,15 +236,10 @@ def main() -> None:
         for row in rows(arguments, Path(folder)):
             made.append(row)
             print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
-    fields = list(dict.fromkeys(name for row in made for name in row))
-    RESULTS.mkdir(exist_ok=True)
     kind = f"{arguments.observer}{'-outlier' * arguments.outlier}{'-draws' * (arguments.draws > 1)}"
     if (arguments.rounding, arguments.equalise, arguments.weights, arguments.repeat) != ("nearest", False, 8, 1):
         kind += f"-{arguments.rounding}{'-equalised' * arguments.equalise}-{arguments.weights}-x{arguments.repeat}"
-    with (RESULTS / f"quantize-imagenet-{kind}-{machine.slug()}.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, fields)
-        writer.writeheader()
-        writer.writerows(made)
+    machine.save(RESULTS / f"quantize-imagenet-{kind}-{machine.slug()}.csv", made)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ Rows go to `benchmarks/results/`. NNCodec's points on the same network are in do
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,12 +95,7 @@ def main() -> None:
         for row in rows(arguments, Path(folder)):
             made.append(row)
             print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
-    fields = list(dict.fromkeys(name for row in made for name in row))
-    RESULTS.mkdir(exist_ok=True)
-    with (RESULTS / f"size-curve-{machine.slug()}.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, fields)
-        writer.writeheader()
-        writer.writerows(made)
+    machine.save(RESULTS / f"size-curve-{machine.slug()}.csv", made)
 
 
 if __name__ == "__main__":

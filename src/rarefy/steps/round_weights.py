@@ -24,6 +24,7 @@ from rarefy.quantizing.matrices import Matrices
 from rarefy.quantizing.normalisation import foldable, folded
 from rarefy.quantizing.search import coarsest
 from rarefy.quantizing.trial import Trial, masks
+from rarefy.settings import the_one
 from rarefy.step import Context, Plan, Step
 from rarefy.task import forward
 from rarefy.train import evaluating
@@ -65,15 +66,14 @@ class RoundWeights(Step):
 
     @model_validator(mode="after")
     def _one(self) -> RoundWeights:
-        given = [name for name in TOLERANCE if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give exactly one of bits, size, divergence, not {' and '.join(given) or 'none'}")
+        the_one(self, TOLERANCE)
         return self
 
     @property
     def target(self) -> tuple[str, float]:
         """Its name and value."""
-        return next((name, value) for name in TOLERANCE if (value := getattr(self, name)) is not None)
+        name = the_one(self, TOLERANCE)
+        return name, getattr(self, name)
 
     def plan(self, model: nn.Module, context: Context) -> Plan:
         """The weights to round, and the BatchNorms to fold."""

@@ -53,7 +53,7 @@ SETTINGS = {
     "lenet-300-100": MNIST,
     "lenet5": MNIST.replace(precision="bfloat16", channels_last=True),
     "resnet20": CIFAR,
-    "resnet56": CIFAR.replace(epochs=15),
+    "resnet56": CIFAR.replace(epochs=7),
 }
 
 

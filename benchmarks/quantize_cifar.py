@@ -50,6 +50,7 @@ AWARE = QuantizeAware(
     precision="bfloat16",
     channels_last=True,
     teacher=Teacher(),
+    compile=True,
 )
 STEPS: dict[str, Step] = {
     "int8": Quantize(),

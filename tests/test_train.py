@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from rarefy.errors import DataError, SettingsError, StepError
 from rarefy.files import model_tensors
 from rarefy.objective import Joined, Objective
 from rarefy.step import Context
+from rarefy.teacher import Match, Teacher
 from rarefy.train import fit
 from rarefy.training_step import TrainingStep
 
@@ -318,3 +320,34 @@ def test_among_processes_a_parameter_is_not_reached_and_not_trained() -> None:
     joined(x, y).backward()
     assert [n for n, p in joined.named_parameters() if p.grad is None] == ["unreached"]
     assert "unreached" not in dict(objective.named_parameters())
+
+
+OF_TORCH = pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")
+
+
+@OF_TORCH
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_it_learns_the_same() -> None:
+    step, model = (
+        Train(steps=5, lr=0.1, optimizer="sgd"),
+        nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 4)),
+    )
+    plain, _ = trained(step, model=copy.deepcopy(model))
+    fast, _ = trained(step.replace(compile=True), model=copy.deepcopy(model))
+    assert not same(plain, model)
+    for a, b in zip(plain.state_dict().values(), fast.state_dict().values(), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+@OF_TORCH
+def test_without_a_compiler_compile_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+    with pytest.raises(StepError, match=r"compile: .*install one .Debian: g\+\+., or leave compile out"):
+        trained(Train(steps=1, compile=True), model=nn.Linear(6, 4))
+
+
+def test_features_and_compile_do_not_go_together() -> None:
+    teacher = Teacher(features=(Match(layers={"0": "0"}),))
+    step = Finetune(steps=1, compile=True, teacher=teacher)
+    with pytest.raises(SettingsError, match="leave one out"):
+        step.plan(small(), Context(task=task(), original=small()))

@@ -52,10 +52,12 @@ class Lesson(nn.Module):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
-    def forward(self, student: nn.Module, inputs: Any, target: Any, task_loss: TaskLoss) -> Tensor:
-        """The loss of a batch, a scalar."""
+    def forward(
+        self, student: nn.Module, answer: Callable[[Any], Any], inputs: Any, target: Any, task_loss: TaskLoss
+    ) -> Tensor:
+        """The loss of a batch, a scalar. answer: runs the student."""
         with captured(student, [pair.student for pair in self.pairs]) as found:
-            output = forward(student, inputs)
+            output = answer(inputs)
         answers, wanted = self._taught(inputs)
         loss = self._learning(output, self._mean(answers), target, task_loss)
         for pair, adapter in zip(self.pairs, self.adapters, strict=True):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from rarefy.classification import Classification
+from rarefy.errors import StepError
 from rarefy.lesson import Lesson
 from rarefy.task import Task, forward
 
@@ -25,19 +29,40 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.lesson = model, lesson
         self.task, self.smoothing = task, settings.label_smoothing
+        answer = partial(forward, model)
+        self.answer: Callable[[Any], Any] = torch.compile(answer) if settings.compile else answer
 
     def forward(self, inputs: Any, target: Any) -> Tensor:
         """The loss of a batch, a scalar."""
         if self.lesson is not None:
-            loss: Tensor = self.lesson(self.model, inputs, target, self.task_loss)
+            loss: Tensor = self.lesson(self.model, self.answer, inputs, target, self.task_loss)
             return loss
-        return self.task_loss(forward(self.model, inputs), target)
+        return self.task_loss(self.answer(inputs), target)
 
     def task_loss(self, output: Any, target: Any) -> Tensor:
         """The task's own loss, with the label smoothing that is set."""
         if isinstance(self.task, Classification):
             return self.task.smoothed_loss(output, target, self.smoothing)
         return self.task.loss(output, target)
+
+
+@contextmanager
+def building(compiled: bool) -> Iterator[None]:
+    """Inside it, a network that `torch.compile` cannot build, forward or backward, is a `StepError` with a way out."""
+    if not compiled:
+        yield
+        return
+    from torch._dynamo.exc import BackendCompilerFailed  # takes seconds
+    from torch._inductor.exc import InductorError
+
+    try:
+        yield
+    except (BackendCompilerFailed, InductorError) as error:
+        why = str(error).splitlines()[0]
+        raise StepError(
+            f"compile: torch.compile could not build the network ({why}); on a CPU it needs a C++ compiler: install "
+            "one (Debian: g++), or leave compile out"
+        ) from error
 
 
 class Joined(nn.Module):

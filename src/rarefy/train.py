@@ -19,7 +19,7 @@ from rarefy.errors import StepError
 from rarefy.files import model_tensors, restore
 from rarefy.graph.weights import weights
 from rarefy.lesson import Lesson
-from rarefy.objective import Joined, Objective
+from rarefy.objective import Joined, Objective, building
 from rarefy.records import Epoch
 from rarefy.step import Context
 from rarefy.task import Batches, Task, forward, scores
@@ -157,10 +157,11 @@ class _Training:
         inputs, target = self.fabric.to_device((inputs, target))
         inputs = _augmented(inputs, self.settings, generator)
         mixed = self.settings.precision == "bfloat16"
-        with torch.autocast(self.fabric.device.type, torch.bfloat16, enabled=mixed):
-            loss: Tensor = self.wrapped(inputs, target)
-        self.wrapped_optimizer.zero_grad()
-        self.fabric.backward(loss)
+        with building(self.settings.compile):
+            with torch.autocast(self.fabric.device.type, torch.bfloat16, enabled=mixed):
+                loss: Tensor = self.wrapped(inputs, target)
+            self.wrapped_optimizer.zero_grad()
+            self.fabric.backward(loss)
         if self.settings.clip:
             self.fabric.clip_gradients(self.wrapped, self.wrapped_optimizer, max_norm=self.settings.clip)
         self.wrapped_optimizer.step()

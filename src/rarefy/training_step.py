@@ -41,6 +41,9 @@ class TrainingStep(Step, ABC):
     augment: Augment = Field(Augment(), description="crop, flip, rotate, scale, ...")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: mixed, by autocast")
     channels_last: bool = Field(False, description="memory layout; faster or slower: measure")
+    compile: bool = Field(
+        False, description="by torch.compile: a minute to begin with, then much faster where values are rounded"
+    )
     keep: Literal["last", "best"] = Field("last", description="best on the held-out examples")
     patience: int | None = Field(None, ge=1, description="stop after so many epochs without a better one")
     teacher: Teacher | None = Field(None, description="a network to learn from: networks, temperature, alpha, ...")
@@ -62,6 +65,8 @@ class TrainingStep(Step, ABC):
                 f"{name}.keep and .patience choose by held-out examples, and the task has none: "
                 "give --holdout 0.1 (Classification(holdout=0.1)), or a validation() of your own"
             )
+        if self.compile and self.teacher is not None and self.teacher.features:
+            problems.append(f"{name}.compile: a compiled network does not show a teacher its features; leave one out")
         if not any(p.requires_grad for p in model.parameters()):
             problems.append(f"{name}: no parameter requires a gradient; unfreeze some with requires_grad_()")
         if problems:

@@ -122,7 +122,7 @@ def test_features_are_drawn_together_through_adapters() -> None:
     assert [type(a).__name__ for a in lesson.adapters] == ["Conv2d", "Conv2d", "Identity", "Identity"]
     x = next(iter(task().judge()))[0]
     lesson.eval()
-    found = lesson(student, x, None, lambda _o, _y: torch.zeros(()))
+    found = lesson(student, student, x, None, lambda _o, _y: torch.zeros(()))
     a, b, s, t = student[0](x), student[1](student[0](x)), teacher[0](x), teacher[1](teacher[0](x))
     pool = nn.AdaptiveAvgPool2d(4)
     maps = [F.normalize(f.square().mean(1).flatten(1), dim=1) for f in (b, pool(t))]

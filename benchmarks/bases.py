@@ -19,6 +19,7 @@ import os
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,6 +55,12 @@ SETTINGS = {
     "lenet5": MNIST.replace(precision="bfloat16", channels_last=True),
     "resnet20": CIFAR,
     "resnet56": CIFAR.replace(epochs=7),
+    "mobilenet-v2": CIFAR.replace(epochs=4, precision="float32"),
+    "mobilenet-v3-small": CIFAR.replace(epochs=4, precision="float32"),
+}
+OPTIONS: dict[str, dict[str, Any]] = {  # of the zoo; 64: all strides but the first, for images of 32 pixels
+    "mobilenet-v2": {"width": 0.5, "size": 64, "classes": 10},
+    "mobilenet-v3-small": {"size": 64, "classes": 10},
 }
 
 
@@ -107,9 +114,10 @@ def task_of(name: str) -> Classification:
 def base(name: str, seed: int = 0) -> Base:
     """The trained network, from the cache where it is there."""
     task, settings = task_of(name), SETTINGS[name]
-    model = zoo.build(name, seed=seed)
+    options = OPTIONS.get(name, {})
+    model = zoo.build(name, seed=seed, **options)
     plain = settings.model_dump(mode="json", exclude_defaults=True)  # a new setting must not make a base another one
-    made_by = {"network": name, "data": task.describe(), "seed": seed, "settings": plain}
+    made_by = {"network": name, "data": task.describe(), "seed": seed, "settings": plain, **options}
     key = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:10]
     file = f"{name}-{seed}-{key}.safetensors"
     path = next((p for p in (HERE / "bases" / file, CACHE / "bases" / file) if p.exists()), None)

@@ -1,39 +1,36 @@
 """Binary networks against their float bases: the tables of docs/binary.md.
 
     python benchmarks/binary.py mnist --seeds 0 1 2
-    python benchmarks/binary.py cifar --rows float weights both react
-    python benchmarks/binary.py cifar --rows both plain unclipped stochastic shortcuts teacher stages balanced two-bit
+    python benchmarks/binary.py cifar --rows weights react --epochs 12
+    python benchmarks/binary.py cifar --epochs 3
 
 mnist: a perceptron with three hidden layers of 1,024 and BatchNorm, trained from random weights; all its layers are
 binary, as in BinaryConnect (Courbariaux et al. 2015), and in `both` the inputs of all but the first too. Its images are
 not shifted, so the order of the pixels does not matter. cifar:
-ResNet-20 from the base of `benchmarks/bases.py`, trained on for as many epochs as the base had; `float` is the base
-trained on for as long. `react-scratch` is the network `resnet20-binary` from random weights, taught by the base.
+ResNet-20 from the base of `benchmarks/bases.py`, trained on; `float` is the base trained on for as long.
+`react-scratch` is the network `resnet20-binary` from random weights, taught by the base.
 
 A row is a run of rarefy: what it says is measured on the exported file. Runs are kept in the cache of `bases.py` and go
 on where they were interrupted; a row per run goes to `benchmarks/results/`, in a file named by the machine and
-versions. `--epochs` tries it with fewer; such rows are printed only.
+versions.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
+import machine
 import torch
 from bases import CACHE, CIFAR, base, mnist
-from machine import slug
 from torch import nn
 
 from rarefy import Binarize, Classification, Distill, Finetune, Recipe, Run, Step, Teacher
 
-RESULTS = Path(__file__).parent / "results"
-FIELDS = ("data", "row", "seed", "epochs", "base_error", "error", "points", "float32_bytes", "rfy_bytes", "ratio")
 HIDDEN = 1024
+FAST = {"precision": "bfloat16", "compile": True}
 
 KEPT: dict[str, list[Step]] = {  # of the perceptron, all of whose layers are binary
     "float": [],
@@ -125,28 +122,28 @@ def without_relu(model: nn.Module) -> nn.Module:
     return model
 
 
-def on_mnist(name: str, seed: int, epochs: int | None) -> Row:
+def on_mnist(name: str, seed: int, epochs: int) -> Row:
     """A perceptron from random weights."""
-    train = Finetune(epochs=epochs or 60, lr=3e-3)
+    train = Finetune(epochs=epochs, lr=3e-3, **FAST)
     model = without_relu(perceptron(seed)) if name == "both" else perceptron(seed)
-    return Row("mnist", name, seed, model, mnist(), [*KEPT[name], train], train.epochs or 0)
+    return Row("mnist", name, seed, model, mnist(), [*KEPT[name], train], epochs)
 
 
-def on_cifar(name: str, seed: int, epochs: int | None) -> Row:
+def on_cifar(name: str, seed: int, epochs: int) -> Row:
     """ResNet-20 from its base."""
-    found, count = base("resnet20", seed), epochs or CIFAR.epochs or 0
-    how = {"epochs": count, "optimizer": "adam", "lr": 2e-3, "augment": CIFAR.augment, "precision": CIFAR.precision}
+    found = base("resnet20", seed)
+    how = {"epochs": epochs, "optimizer": "adam", "lr": 2e-3, "augment": CIFAR.augment, "channels_last": True, **FAST}
     taught = Teacher(temperature=4, alpha=0.9) if name in TAUGHT else None
     if name == "react-scratch":
         steps: list[Step] = [Distill(student="resnet20-binary", teacher=taught, **how)]
     elif name == "stages":
-        half = Finetune(**{**how, "epochs": -(-count // 2)}, teacher=taught)
+        half = Finetune(**{**how, "epochs": -(-epochs // 2)}, teacher=taught)
         steps = [s for change in CHANGES[name] for s in (change, half)]
     elif name == "float":
         steps = [Finetune(**{**how, "optimizer": "sgd", "lr": 0.05, "weight_decay": CIFAR.weight_decay})]
     else:
         steps = [*CHANGES[name], Finetune(**how, teacher=taught)]
-    return Row("cifar", name, seed, found.model, found.task, steps, count, found.accuracy)
+    return Row("cifar", name, seed, found.model, found.task, steps, epochs, found.accuracy)
 
 
 MAKERS = {"mnist": (on_mnist, tuple(KEPT)), "cifar": (on_cifar, (*CHANGES, "react-scratch"))}
@@ -158,7 +155,7 @@ def main() -> None:
     parser.add_argument("data", choices=list(MAKERS))
     parser.add_argument("--rows", nargs="+", help="by default all")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--epochs", type=int, help="so many, to try it; nothing goes to the results")
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -170,22 +167,7 @@ def main() -> None:
         for name in arguments.rows or names:
             rows.append(make(name, seed, arguments.epochs).fields())
             print(", ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
-    if not arguments.epochs:
-        save(rows, RESULTS / f"binary-{arguments.data}-{slug()}.csv")
-
-
-def save(rows: list[dict[str, object]], path: Path) -> None:
-    """Add to those of earlier calls; a row that was measured again replaces its own."""
-    old: list[dict[str, object]] = []
-    if path.exists():
-        with path.open(newline="") as file:
-            old = [dict(row) for row in csv.DictReader(file)]
-    merged = {(str(row["row"]), str(row["seed"])): row for row in [*old, *rows]}
-    path.parent.mkdir(exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        writer.writeheader()
-        writer.writerows(merged.values())
+            machine.save(f"binary-{arguments.data}", rows, key=("data", "row", "seed", "epochs"))
 
 
 if __name__ == "__main__":

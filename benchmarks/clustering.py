@@ -12,13 +12,13 @@ allocations beside the labels; the tensor takes 4 n bytes.
 from __future__ import annotations
 
 import argparse
-import csv
 import platform
 import time
 import tracemalloc
 from importlib.metadata import version
 from pathlib import Path
 
+import machine
 import numpy as np
 import numpy.typing as npt
 from kmeans1d.core import cluster as exact
@@ -137,10 +137,7 @@ def main() -> None:
                 print(*(f"{value!s:>15}" for value in list(rows[-1].values())[:10]), flush=True)
     print(f"{cpu_name()}, Python {platform.python_version()}, NumPy {np.__version__}, seed {arguments.seed}")
     if arguments.csv:
-        with arguments.csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0].keys())
-            writer.writeheader()
-            writer.writerows(rows)
+        machine.table(arguments.csv, rows)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,11 @@ that are there are not made again, so that a run that was interrupted goes on.
 from __future__ import annotations
 
 import argparse
-import csv
 import time
-from pathlib import Path
 
+import machine
 import torch
 from bases import CACHE, Base, base
-from machine import slug
 
 from rarefy import load, pack
 from rarefy.data.augment import Augment
@@ -27,20 +25,6 @@ from rarefy.step import Step
 from rarefy.steps import ClusterWeights, Finetune, Half, ProductQuantize, ResidualQuantize
 from rarefy.task import scores
 
-RESULTS = Path(__file__).parent / "results"
-FIELDS = (
-    "network",
-    "seed",
-    "step",
-    "objective",
-    "settings",
-    "epochs",
-    "bytes",
-    "coded",
-    "tuned",
-    "base",
-    "cpu_seconds",
-)
 WAYS: list[Step] = [
     step.replace(objective=objective)
     for step in (
@@ -108,18 +92,15 @@ def main() -> None:
     arguments = parser.parse_args()
     made = base(arguments.network, arguments.seed)
     exporter = Exporter(made.model, example(made.task.judge(), made.model))
-    path = RESULTS / f"codebooks-{arguments.network}-{slug()}.csv"
-    rows = list(csv.DictReader(path.open())) if path.exists() else []
+    path = machine.RESULTS / f"codebooks-{arguments.network}-{machine.slug()}.csv"
+    rows = machine.rows_of(path)
     for number in arguments.ways:
         step = WAYS[number]
         if any(named(made, step, arguments.epochs).items() <= row.items() for row in rows):
             continue
         rows.append({name: str(value) for name, value in measured(made, step, arguments.epochs, exporter).items()})
         print(*rows[-1].values(), flush=True)
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, FIELDS)
-            writer.writeheader()
-            writer.writerows(rows)
+        machine.table(path, rows)
 
 
 if __name__ == "__main__":

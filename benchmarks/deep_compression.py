@@ -10,31 +10,15 @@ Each network's base comes from `benchmarks/bases.py`; the recipe of its name com
 from __future__ import annotations
 
 import argparse
-import csv
-import re
 import zlib
-from pathlib import Path
 from typing import Any
 
+import machine
 import torch
 from bases import CACHE, SETTINGS, base
 
 from rarefy.recipe import Recipe
 from rarefy.run import Run
-
-RESULTS = Path(__file__).parent / "results"
-FIELDS = (
-    "network",
-    "seed",
-    "base_error",
-    "error",
-    "float32_bytes",
-    "rfy_bytes",
-    "ratio",
-    "nonzero",
-    "agreement",
-    "seconds",
-)
 
 
 def compressed(name: str, seed: int, recipe: Recipe) -> Run:
@@ -74,13 +58,6 @@ def row(run: Run, name: str, seed: int) -> dict[str, object]:
     }
 
 
-def file_of(run: Run, name: str, benchmark: str = "deep-compression") -> Path:
-    """The results' place: named by network, machine and versions."""
-    environment = run.record.environment
-    machine = re.sub(r"[^a-z0-9]+", "-", environment.machine.lower()).strip("-")
-    return RESULTS / f"{benchmark}-{name}-{machine}-torch-{environment.versions['torch']}.csv"
-
-
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -90,17 +67,11 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     for name in arguments.names:
-        rows, run = [], None
         for seed in arguments.seeds:
             run = compressed(name, seed, Recipe.load(name))
-            rows.append(row(run, name, seed))
-            print(", ".join(f"{k} {v}" for k, v in rows[-1].items()), flush=True)
-        assert run is not None
-        RESULTS.mkdir(exist_ok=True)
-        with file_of(run, name).open("w", newline="") as file:
-            writer = csv.DictWriter(file, FIELDS)
-            writer.writeheader()
-            writer.writerows(rows)
+            found = row(run, name, seed)
+            print(", ".join(f"{k} {v}" for k, v in found.items()), flush=True)
+            machine.save(f"deep-compression-{name}", [found], key=("network", "seed"))
 
 
 if __name__ == "__main__":

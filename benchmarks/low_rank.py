@@ -31,7 +31,6 @@ from rarefy.step import Context
 from rarefy.steps import Factorize, Finetune, StructureMatrices
 from rarefy.train import evaluate
 
-RESULTS = Path(__file__).parent / "results"
 Row = dict[str, object]
 
 
@@ -184,7 +183,7 @@ def main() -> None:
         for row in PARTS[part](arguments):
             rows.append(row)
             print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
-        machine.save(RESULTS / f"low-rank-{part}-{machine.slug()}.csv", rows)
+        machine.save(f"low-rank-{part}", rows)
 
 
 if __name__ == "__main__":

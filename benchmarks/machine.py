@@ -12,6 +12,8 @@ from pathlib import Path
 
 from rarefy.measure import environment
 
+RESULTS = Path(__file__).parent / "results"
+
 
 def describe() -> str:
     """The machine and the versions in a few lines."""
@@ -33,7 +35,26 @@ def slug() -> str:
     return re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-")
 
 
-def save(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+def save(name: str, rows: Sequence[Mapping[str, object]], key: Sequence[str] = ()) -> Path:
+    """Rows as CSV in `results/`, in a file named by the machine and versions.
+
+    key: the columns that name a row; with it, rows of earlier calls stay, but for those that were made again.
+    """
+    path = RESULTS / f"{name}-{slug()}.csv"
+    merged = {tuple(str(row.get(k, "")) for k in key): row for row in [*rows_of(path), *rows]} if key else {}
+    table(path, list(merged.values()) if key else rows)
+    return path
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    """What a table has, if it is there."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Rows as CSV, with a column for every name that any of them has."""
     path.parent.mkdir(exist_ok=True)
     with path.open("w", newline="") as file:

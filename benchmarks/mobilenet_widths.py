@@ -14,7 +14,6 @@ trained again, one that was interrupted goes on. `--time` trains nothing: it pri
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import json
 import time
@@ -35,9 +34,7 @@ from rarefy.step import Context
 from rarefy.steps import Train
 from rarefy.train import evaluate
 
-RESULTS = Path(__file__).parent / "results"
 WIDTHS = (1.0, 0.75, 0.5, 0.25)
-FIELDS = ("width", "seed", "epochs", "weights", "macs", "error", "seconds")
 SIZE = 64  # see above
 
 
@@ -89,26 +86,6 @@ def _show(label: str, done: int, of: int) -> None:
         print(f"{label}: {done:,} of {of:,} batches", flush=True)
 
 
-def write(rows: list[dict[str, object]]) -> Path:
-    """The table, with what earlier commands measured."""
-    path = RESULTS / f"mobilenet-widths-{machine.slug()}.csv"
-    kept: dict[tuple[str, ...], dict[str, object]] = {}
-    if path.exists():
-        with path.open(newline="") as file:
-            kept = {_key(row): dict(row) for row in csv.DictReader(file)}
-    kept |= {_key(row): row for row in rows}
-    RESULTS.mkdir(exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        writer.writeheader()
-        writer.writerows(kept[key] for key in sorted(kept, reverse=True))
-    return path
-
-
-def _key(row: dict[str, object]) -> tuple[str, ...]:
-    return tuple(str(row[name]) for name in ("width", "seed", "epochs"))
-
-
 def timed(width: float, settings: Train, task: Classification, steps: int) -> float:
     """Seconds of a training step, the first few not counted."""
     moments: list[float] = []
@@ -140,7 +117,7 @@ def main() -> None:
         for width in arguments.widths:
             row = trained(width, seed, settings, task)
             print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
-            write([row])
+            machine.save("mobilenet-widths", [row], key=("width", "seed", "epochs"))
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ the CPU time of the process, which other work on the machine disturbs less.
 from __future__ import annotations
 
 import argparse
-import csv
 import platform
 import time
 from pathlib import Path
 
+import machine
 import numpy as np
 
 from rarefy.pack import tensors
@@ -101,10 +101,7 @@ def main() -> None:
             f"{r['decode_M_per_cpu_s']:>6}"
         )
     if options.csv:
-        with options.csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
+        machine.table(options.csv, rows)
 
 
 if __name__ == "__main__":

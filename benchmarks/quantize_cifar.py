@@ -1,6 +1,7 @@
-"""CIFAR-10, ResNet-20: 8-bit integers after training, and 4-bit weights and activations by training.
+"""CIFAR-10: 8-bit integers after training, and 4-bit weights and activations by training.
 
     python benchmarks/quantize_cifar.py --seeds 0
+    python benchmarks/quantize_cifar.py --network mobilenet-v2 --only int8
     python benchmarks/quantize_cifar.py --epochs 2 --only int8 lsq-4
 
 Rows: the float network; `Quantize`; `Quantize` with 4-bit weights; `QuantizeAware` with 4-bit weights and activations
@@ -25,7 +26,7 @@ import machine
 import onnx
 import onnxruntime
 import torch
-from bases import CACHE, Base, base
+from bases import CACHE, SETTINGS, Base, base
 from torch import Tensor, nn
 
 from rarefy import Augment, Quantize, QuantizeAware, Step, Teacher, measure, pack
@@ -35,7 +36,6 @@ from rarefy.runtime import load
 from rarefy.step import Context, Plan
 from rarefy.train import evaluating
 
-RESULTS = Path(__file__).parent / "results"
 Row = dict[str, object]
 
 AWARE = QuantizeAware(
@@ -126,16 +126,24 @@ def row(name: str, model: nn.Module, start: Base, folder: Path) -> Row:
     }
 
 
-def rows(seed: int, steps: dict[str, Step], folder: Path) -> Iterator[Row]:
+def rows(network: str, seed: int, steps: dict[str, Step], folder: Path) -> Iterator[Row]:
     """The float network and what becomes of it."""
-    start = base("resnet20", seed)
+    start = base(network, seed)
     first = row("float", start.model, start, folder)
-    yield {"seed": seed, **first, "lost_points": 0.0}
+    yield {"base": network, "seed": seed, **first, "lost_points": 0.0, "epochs": 0}
     for name, step in steps.items():
         model, seconds = compressed(name, step, start)
         made = row(name, model, start, folder)
         lost = (int(str(first["right"])) - int(str(made["right"]))) / 100
-        yield {"seed": seed, **made, "lost_points": lost, "seconds": round(seconds)}
+        how_long = step.epochs if isinstance(step, QuantizeAware) else 0
+        yield {
+            "base": network,
+            "seed": seed,
+            **made,
+            "lost_points": lost,
+            "epochs": how_long,
+            "seconds": round(seconds),
+        }
 
 
 def main() -> None:
@@ -144,23 +152,21 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--only", nargs="+", choices=list(STEPS), default=list(STEPS))
     parser.add_argument("--epochs", type=int, help="of the trainings, instead of 4")
-    parser.add_argument("--steps", type=int, help="batches of the trainings, instead of epochs")
+    parser.add_argument("--network", choices=list(SETTINGS), default="resnet20")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     steps = {name: STEPS[name] for name in arguments.only}
-    if arguments.epochs or arguments.steps:
-        long = {"epochs": arguments.epochs, "steps": arguments.steps}
-        steps = {name: step.replace(**long) if step.trains else step for name, step in steps.items()}
+    if arguments.epochs:
+        steps = {n: step.replace(epochs=arguments.epochs) if step.trains else step for n, step in steps.items()}
     print(machine.describe())
     made = []
     with TemporaryDirectory() as folder:
         for seed in arguments.seeds:
-            for found in rows(seed, steps, Path(folder)):
+            for found in rows(arguments.network, seed, steps, Path(folder)):
                 made.append(found)
                 print(", ".join(f"{name} {value}" for name, value in found.items()), flush=True)
-    length = f"{arguments.steps}-batches" if arguments.steps else f"{arguments.epochs or 4}-epochs"
-    machine.save(RESULTS / f"quantize-cifar-{length}-{machine.slug()}.csv", made)
+    machine.save("quantize-cifar", made, key=("base", "seed", "network", "epochs"))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,6 @@ from rarefy.runtime import load
 from rarefy.steps.quantize import Quantize
 from rarefy.task import Batch, Batches
 
-RESULTS = Path(__file__).parent / "results"
 JUDGED = 350
 ENGINES = [engine for engine in ("onnxruntime", "openvino") if find_spec(engine)]
 Row = dict[str, object]
@@ -239,7 +238,7 @@ def main() -> None:
     kind = f"{arguments.observer}{'-outlier' * arguments.outlier}{'-draws' * (arguments.draws > 1)}"
     if (arguments.rounding, arguments.equalise, arguments.weights, arguments.repeat) != ("nearest", False, 8, 1):
         kind += f"-{arguments.rounding}{'-equalised' * arguments.equalise}-{arguments.weights}-x{arguments.repeat}"
-    machine.save(RESULTS / f"quantize-imagenet-{kind}-{machine.slug()}.csv", made)
+    machine.save(f"quantize-imagenet-{kind}", made)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ The recipe of the network's name runs twice from the same base and seed: as it i
 from __future__ import annotations
 
 import argparse
-import csv
 from typing import Any
 
+import machine
 import torch
 from bases import SETTINGS
-from deep_compression import FIELDS, RESULTS, compressed, file_of, row
+from deep_compression import compressed, row
 
 from rarefy.recipe import Recipe
 
@@ -45,11 +45,7 @@ def main() -> None:
     rows = [{"choice": choice, **row(run, arguments.name, arguments.seed)} for choice, run in runs.items()]
     for each in rows:
         print(", ".join(f"{k} {v}" for k, v in each.items()), flush=True)
-    RESULTS.mkdir(exist_ok=True)
-    with file_of(runs["random"], arguments.name, "random-choice").open("w", newline="") as file:
-        writer = csv.DictWriter(file, ("choice", *FIELDS))
-        writer.writeheader()
-        writer.writerows(rows)
+    machine.save(f"random-choice-{arguments.name}", rows, key=("choice", "network", "seed"))
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ compared in one report in the cache. A run that was interrupted goes on.
 from __future__ import annotations
 
 import argparse
-import csv
 
+import machine
 import torch
 from bases import CACHE, HERE, base
-from deep_compression import RESULTS, compressed, file_of, row
+from deep_compression import compressed, row
 
 from rarefy import report
 from rarefy.recipe import Recipe
@@ -62,11 +62,7 @@ def main() -> None:
         runs.setdefault(name, []).append(run)
         found = structure_row(run, name, recipe, arguments.seed)
         print(", ".join(f"{k} {v}" for k, v in found.items()), flush=True)
-        RESULTS.mkdir(exist_ok=True)
-        with file_of(run, f"{name}-{recipe}", "structure").open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(found))
-            writer.writeheader()
-            writer.writerow(found)
+        machine.save("structure", [found], key=("network", "recipe", "seed"))
     for name, several in runs.items():
         page = CACHE / f"{name}.html"
         report.write([(run.folder.name, run.record) for run in several], page)

@@ -301,6 +301,7 @@ def test_channels_can_go_afterwards(tmp_path: Path) -> None:
     assert made[1].expand.weight.shape[0] < 16
     data = Exporter(made, PICTURES[:2]).write(made).proto.SerializeToString()
     assert operators(data, tmp_path)["QLinearConv"] == 7
+    assert operators(data, tmp_path)["QGemm"] == 1  # whose bias takes over constants, as an integer
     for optimise in (True, False):
         assert torch.allclose(answer(session(data, optimise=optimise))(PICTURES), made(PICTURES), atol=1e-5)
 

@@ -134,7 +134,8 @@ def folded(constants: dict[str, Tensor], kept: Mapping[str, Mapping[int, np.ndar
 def fold(model: nn.Module, amounts: Mapping[str, Tensor]) -> None:
     """Add (after the cut) to the biases what removed channels contributed; where there is none, make one.
 
-    A bias that was stored in an encoding is a plain one afterwards."""
+    A bias that was stored as integers stays one, of the same scale; in another encoding, it is a plain one afterwards.
+    """
     found = by_path(model) if amounts else {}
     for path, amount in amounts.items():
         weight, bias = found[path], found.get(path.removesuffix("weight") + "bias")
@@ -142,4 +143,5 @@ def fold(model: nn.Module, amounts: Mapping[str, Tensor]) -> None:
         if bias is None:
             weight.module.bias = nn.Parameter(amount, requires_grad=weight.values.requires_grad)
         else:
-            encodings.encode(bias, (), bias.tensor.detach() + amount)
+            integers = encodings.find(bias, encodings.Affine)
+            encodings.encode(bias, () if integers is None else [integers], bias.tensor.detach() + amount)

@@ -60,7 +60,7 @@ class QuantizeAware(TrainingStep):
     ends: int = Field(8, ge=2, le=8, description="bits of the first and the last layer, and of what they read")
     learn_steps: bool = Field(True, description="scales are trained too (LSQ)")
     step_rate: float = Field(1.0, gt=0, le=100, description="learning rate of a scale, as a share of lr x scale")
-    freeze: float = Field(0.5, ge=0, le=1, description="share of the training after which BatchNorm's statistics stand")
+    freeze: float = Field(0.9, ge=0, le=1, description="share of the training after which BatchNorm's statistics stand")
     observer: Method = Field("mse", description="how the ranges of activations are chosen at the start")
     examples: int = Field(128, ge=1, description="training examples to measure ranges on")
     reduce_range: bool | None = Field(

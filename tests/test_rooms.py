@@ -53,7 +53,7 @@ MAY = {
         "teacher",
         "train",
     },
-    "objective": {"classification", "lesson", "task"},
+    "objective": {"errors", "classification", "lesson", "task"},
     "checkpoint": {"files", "optimizers"},
     "train": {
         "checkpoint",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from torch import Size, nn
 
 from rarefy import encodings, measure
-from rarefy.graph.weights import Weight, why_not, why_small
-from rarefy.step import Context
+from rarefy.errors import StepError
+from rarefy.graph.weights import Weight, chosen, why_not, why_small
+from rarefy.step import Context, Plan
 
 Per = Literal["channel", "tensor"] | int
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -30,6 +32,24 @@ def most_bits(reduce: bool | None, activations: int | None, context: Context) ->
             "weights have at most 7 bits: this CPU's 8-bit multiply-add saturates (reduce_range: false keeps 8)"
         )
     return 7 if reduce and activations else 8
+
+
+def check_bits(step: str, layers: Mapping[str, int]) -> None:
+    """Raises `StepError` for bits set for layers that cannot be stored."""
+    if wrong := [f"{glob}: {bits}" for glob, bits in layers.items() if not 2 <= bits <= 8]:
+        raise StepError(f"{step}: layers: 2 to 8 bits can be stored, not {wrong[0]}")
+
+
+def bits_of(path: str, layers: Mapping[str, int], otherwise: int) -> int:
+    """Those set for a layer: of the first glob that matches."""
+    return next((bits for glob, bits in layers.items() if chosen(path, [glob])), otherwise)
+
+
+def check_some(step: str, plan: Plan) -> None:
+    """Raises `StepError` where no weight was found to quantize."""
+    if not plan.do:
+        reasons = "; ".join(f"{path}: {why}" for path, why in list(plan.leave.items())[:5])
+        raise StepError(f"{step} found no weight to quantize ({reasons}); leave it out")
 
 
 def why_unfit(weight: Weight) -> str | None:

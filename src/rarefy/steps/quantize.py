@@ -10,13 +10,21 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from rarefy import encodings
-from rarefy.errors import StepError
 from rarefy.graph.modules import twin
 from rarefy.graph.weights import Weight, chosen, surveyed, weights
 from rarefy.numerics.observers import Method
 from rarefy.quantizing import adaptive, between, change, equalisation, mixed
 from rarefy.quantizing.calibration import calibrated
-from rarefy.quantizing.decision import INTEGER_LAYERS, decision, most_bits, why_unfit, words
+from rarefy.quantizing.decision import (
+    INTEGER_LAYERS,
+    bits_of,
+    check_bits,
+    check_some,
+    decision,
+    most_bits,
+    why_unfit,
+    words,
+)
 from rarefy.quantizing.mixed import Mixed
 from rarefy.step import Context, Plan, Step
 
@@ -76,8 +84,7 @@ class Quantize(Step):
     def plan(self, model: nn.Module, context: Context) -> Plan:
         """The bits of every weight; the BatchNorms to fold and the places to round."""
         found = surveyed("Quantize", model, self.layers, self.skip)
-        if wrong := [f"{glob}: {bits}" for glob, bits in self.layers.items() if not 2 <= bits <= 8]:
-            raise StepError(f"Quantize: layers: 2 to 8 bits can be stored, not {wrong[0]}")
+        check_bits("Quantize", self.layers)
         most = most_bits(self.reduce_range, self.activations, context)
         plan = self._planned(model, found, most, {}, context)
         return plan if self.mixed is None else self._mixed(model, found, most, plan, context, self.mixed)
@@ -89,9 +96,7 @@ class Quantize(Step):
         plan = Plan()
         for weight in found:
             self._decide(plan, weight, most, bits.get(weight.path))
-        if not plan.do:
-            reasons = "; ".join(f"{path}: {why}" for path, why in list(plan.leave.items())[:5])
-            raise StepError(f"Quantize found no weight to quantize ({reasons}); leave it out")
+        check_some("Quantize", plan)
         if self.activations:
             between.decide(plan, model, found, self.skip, context)
         if self.equalise:
@@ -105,7 +110,7 @@ class Quantize(Step):
         reason = "skipped, as set" if chosen(path, self.skip) else why_unfit(weight)
         if bits == mixed.FLOAT:
             reason = "kept in float32"
-        bits = bits or next((b for glob, b in self.layers.items() if chosen(path, [glob])), self.weights)
+        bits = bits or bits_of(path, self.layers, self.weights)
         made = None if reason else decision(weight, min(bits, most), self.per, self.symmetric)
         if made is None:
             plan.leave[path] = reason or "integers and their scales would be larger than its values"

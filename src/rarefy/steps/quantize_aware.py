@@ -11,12 +11,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from rarefy import encodings
 from rarefy.encodings import Affine
-from rarefy.errors import StepError
 from rarefy.graph.weights import Weight, chosen, surveyed, weights
 from rarefy.numerics.observers import Method
 from rarefy.quantizing import alignment, between, change, learning
 from rarefy.quantizing.calibration import calibrated
-from rarefy.quantizing.decision import decision, most_bits, why_unfit, words
+from rarefy.quantizing.decision import bits_of, check_bits, check_some, decision, most_bits, why_unfit, words
 from rarefy.quantizing.normalisation import absorbed
 from rarefy.quantizing.points import Place, Point
 from rarefy.step import Context, Plan
@@ -74,34 +73,32 @@ class QuantizeAware(TrainingStep):
     def plan(self, model: nn.Module, context: Context) -> Plan:
         """The bits of every weight and place; the BatchNorms to fold."""
         found, plan = surveyed("QuantizeAware", model, self.layers, self.skip), Plan()
-        if wrong := [f"{glob}: {bits}" for glob, bits in self.layers.items() if not 2 <= bits <= 8]:
-            raise StepError(f"QuantizeAware: layers: 2 to 8 bits can be stored, not {wrong[0]}")
+        check_bits("QuantizeAware", self.layers)
         for weight in found:
             self._decide(plan, weight)
-        if not plan.do:
-            reasons = "; ".join(f"{path}: {why}" for path, why in list(plan.leave.items())[:5])
-            raise StepError(f"QuantizeAware found no weight to quantize ({reasons}); leave it out")
+        check_some("QuantizeAware", plan)
         super().plan(model, context)
         most, ends = most_bits(self.reduce_range, self.activations, context), between.ends(model, context)
         for path, made in plan.do.items():
-            made["bits"] = min(most, self._bits(path, self.ends if path in ends else self.weights))
+            made["bits"] = min(most, bits_of(path, self.layers, self.ends if path in ends else self.weights))
             plan.notes[path] = words(made, "channel")
         if self.activations:
-            usual = {p: self._bits(p, self.ends if p in ends else self.activations) for p in plan.do}
+            usual = {p: bits_of(p, self.layers, self.ends if p in ends else self.activations) for p in plan.do}
             between.decide(plan, model, found, self.skip, context)
             between.narrow(plan, model, usual)
         return plan
 
     def _decide(self, plan: Plan, weight: Weight) -> None:
         reason = "skipped, as set" if chosen(weight.path, self.skip) else why_unfit(weight)
-        made = None if reason else decision(weight, self._bits(weight.path, self.weights), "channel", symmetric=True)
+        made = (
+            None
+            if reason
+            else decision(weight, bits_of(weight.path, self.layers, self.weights), "channel", symmetric=True)
+        )
         if made is None:
             plan.leave[weight.path] = reason or "integers and their scales would be larger than its values"
         else:
             plan.do[weight.path] = made
-
-    def _bits(self, path: str, otherwise: int) -> int:
-        return next((bits for glob, bits in self.layers.items() if chosen(path, [glob])), otherwise)
 
     def apply(self, model: nn.Module, plan: Plan, context: Context) -> nn.Module:
         """Calibrate, round, train; then fold and settle."""

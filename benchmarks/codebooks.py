@@ -92,7 +92,7 @@ def main() -> None:
     arguments = parser.parse_args()
     made = base(arguments.network, arguments.seed)
     exporter = Exporter(made.model, example(made.task.judge(), made.model))
-    path = machine.RESULTS / f"codebooks-{arguments.network}-{machine.slug()}.csv"
+    path = machine.RESULTS / f"codebooks-{arguments.network}--{machine.slug()}.csv"
     rows = machine.rows_of(path)
     for number in arguments.ways:
         step = WAYS[number]

@@ -40,7 +40,7 @@ def save(name: str, rows: Sequence[Mapping[str, object]], key: Sequence[str] = (
 
     key: the columns that name a row; with it, rows of earlier calls stay, but for those that were made again.
     """
-    path = RESULTS / f"{name}-{slug()}.csv"
+    path = RESULTS / f"{name}--{slug()}.csv"
     merged = {tuple(str(row.get(k, "")) for k in key): row for row in [*rows_of(path), *rows]} if key else {}
     table(path, list(merged.values()) if key else rows)
     return path

@@ -1,6 +1,7 @@
 """The parts of the documentation that are made from the code.
 
-A line `<!-- generated: NAME -->` in a page of `docs/` is replaced when the site is built (as a hook of mkdocs).
+A line `<!-- generated: NAME -->` in a page of `docs/` is replaced when the site is built (as a hook of mkdocs), and
+`<!-- measured: NAME COLUMN ... -->` by these columns of what a benchmark has left in `benchmarks/results` (or by all).
 `python docs/generated.py` writes the tables and the example into README.md; a test holds them equal.
 """
 
@@ -110,33 +111,33 @@ PUBLISHED = {  # Han, Mao, Dally 2016
 }
 
 
+def measured(name: str) -> list[dict[str, str]]:
+    """The rows of a benchmark, of all machines that it ran on."""
+    found = []
+    for path in sorted((ROOT / "benchmarks/results").glob(f"{name}--*.csv")):
+        with path.open(newline="") as file:
+            found += list(csv.DictReader(file))
+    return found
+
+
+def measured_table(name: str, columns: Sequence[str] = ()) -> str:
+    """As they are in the file."""
+    rows = measured(name)
+    head = list(columns or rows[0])
+    return _table([h.replace("_", " ") for h in head], [[row[h] for h in head] for row in rows])
+
+
 def results() -> str:
-    """Deep Compression as measured: a row for each network and seed, from the files of `benchmarks/results`."""
-    rows = []
-    for name, published in PUBLISHED.items():
-        for path in sorted((ROOT / "benchmarks/results").glob(f"deep-compression-{name}-*.csv")):
-            with path.open(newline="") as file:
-                rows += [_result(row, published) for row in csv.DictReader(file)]
+    """Deep Compression as measured: a row for each network and seed."""
     head = ["network", "seed", "float32 weights", "`.rfy`", "smaller", "test error, before and after", "published"]
-    return _table(head, rows)
+    rows = [(row, known) for name, known in PUBLISHED.items() for row in measured(f"deep-compression-{name}")]
+    return _table(head, [_result(row, published) for row, published in rows])
 
 
 def _result(row: dict[str, str], published: str) -> list[str]:
     sizes = [f"{int(row[key]):,} bytes" for key in ("float32_bytes", "rfy_bytes")]
     errors = f"{row['base_error']} % to {row['error']} %"
     return [f"`{row['network']}`", row["seed"], *sizes, f"{row['ratio']}x", errors, published]
-
-
-def random_choice() -> str:
-    """Weights pruned by magnitude and at random, from the files of `benchmarks/results`."""
-    rows = []
-    for path in sorted((ROOT / "benchmarks/results").glob("random-choice-*.csv")):
-        with path.open(newline="") as file:
-            for row in csv.DictReader(file):
-                errors = f"{row['base_error']} % to {row['error']} %"
-                pruned = [row["choice"], f"{int(row['nonzero']):,}", f"{int(row['rfy_bytes']):,} bytes", errors]
-                rows.append([f"`{row['network']}`", row["seed"], *pruned])
-    return _table(["network", "seed", "kept by", "weights kept", "`.rfy`", "test error, before and after"], rows)
 
 
 PARTS: dict[str, Callable[[], str]] = {
@@ -148,13 +149,13 @@ PARTS: dict[str, Callable[[], str]] = {
     "recipe-file": recipe_file,
     "quickstart": quickstart,
     "results": results,
-    "random-choice": random_choice,
 }
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Fill in a page; an unknown name is a `KeyError`. Called by mkdocs."""
-    return re.sub(r"<!-- generated: ([\w-]+) -->", lambda match: PARTS[match[1]](), markdown)
+    markdown = re.sub(r"<!-- generated: ([\w-]+) -->", lambda match: PARTS[match[1]](), markdown)
+    return re.sub(r"<!-- measured: ([\w-]+)(.*?) -->", lambda m: measured_table(m[1], m[2].split()), markdown)
 
 
 def readme(text: str) -> str:

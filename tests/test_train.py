@@ -340,6 +340,16 @@ def test_compiled_it_learns_the_same() -> None:
 
 
 @OF_TORCH
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_every_training_is_compiled_however_many_there_were() -> None:
+    counts = torch._dynamo.utils.counters["stats"]
+    before = counts["unique_graphs"]
+    for width in range(1, 11):
+        trained(Train(steps=1, compile=True), model=nn.Sequential(nn.Linear(6, width), nn.Linear(width, 4)))
+    assert counts["unique_graphs"] == before + 10
+
+
+@OF_TORCH
 def test_without_a_compiler_compile_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
     with pytest.raises(StepError, match=r"compile: .*install one .Debian: g\+\+., or leave compile out"):

@@ -29,8 +29,10 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.lesson = model, lesson
         self.task, self.smoothing = task, settings.label_smoothing
-        answer = partial(forward, model)
-        self.answer: Callable[[Any], Any] = torch.compile(answer) if settings.compile else answer
+        self.answer: Callable[[Any], Any] = partial(forward, model)
+        if settings.compile:
+            torch.compiler.reset()  # of one function, torch compiles eight networks and no more
+            self.answer = torch.compile(self.answer)
 
     def forward(self, inputs: Any, target: Any) -> Tensor:
         """The loss of a batch, a scalar."""

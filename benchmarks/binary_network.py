@@ -1,6 +1,6 @@
 """A whole binary ResNet-18 at 224 x 224 against the float32 one, both in ONNX Runtime, batch 1, random weights.
 
-    OMP_NUM_THREADS=1 python benchmarks/binary_network.py [--seconds 6] [--threads 1 2] [--profile] [--csv FILE]
+    OMP_NUM_THREADS=1 python benchmarks/binary_network.py [--seconds 6] [--threads 1 2] [--profile] [--save]
 
 The binary network has a float stem, float 1x1 convolutions in the shortcuts and a float head; every 3x3 convolution
 takes signs and has a shortcut around it (Bi-Real Net), its batch normalisation is folded into scale and bias of the
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import csv
 import json
 import statistics
 import tempfile
@@ -171,7 +170,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=6)
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--profile", action="store_true")
-    parser.add_argument("--csv", type=Path)
+    parser.add_argument("--save", action="store_true", help="a table in results/")
     settings = parser.parse_args()
     print(machine.describe())
     models = {kind: Graph(kind).model() for kind in KINDS}
@@ -180,11 +179,8 @@ def main() -> None:
         print("  ".join(f"{name} {value}" for name, value in row.items()))
     for kind in KINDS if settings.profile else ():
         print(kind, "  ".join(f"{name} {share:.0%}" for name, share in shares(models[kind]).items() if share >= 0.01))
-    if settings.csv:
-        with settings.csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(table[0]))
-            writer.writeheader()
-            writer.writerows(table)
+    if settings.save:
+        machine.save("binary-network", table, key=("network", "threads"))
 
 
 if __name__ == "__main__":

@@ -109,13 +109,14 @@ def test_every_layer_is_one_operator(network: Network, exporter: Exporter, monke
     exported = exporter.write(model)
     found = check(exported, model, monkeypatch)
     assert {n: c for n, c in found.items() if "Binary" in n or "LowBit" in n} == {
-        "BinaryConv": 4,
+        "BinaryConv": 3,
+        "BinaryConvThreshold": 1,
         "BinaryConvMapped": 1,
         "LowBitLinear": 1,
     }
     # one for the convolution that is used twice, whose weight the first could not take it into; before K; after a pool
     assert found["BatchNormalization"] == 1
-    assert found["Sub"] == 2
+    assert found["Sub"] == 1  # before K
     assert found["Conv"] == 1
     for path, count in (("one", 24 * 23), ("two", 24 * 27), ("mapped", 16 * 12), ("twice", 16 * 18), ("bits", 24)):
         held = next(t for t in exported.proto.graph.initializer if t.name == f"{path}.weight.values")
@@ -224,8 +225,8 @@ def test_shifts_become_thresholds_and_biases(monkeypatch: pytest.MonkeyPatch) ->
     exporter = Exporter(model, torch.randn(2, 3, 12, 12))
     exported = exporter.write(model)
     found = check(exported, model, monkeypatch)
-    assert found["BinaryConv"] == 5
-    assert found["Sub"] == 4  # the thresholds; the layer without one has no other place for what is added before it
+    # the layer without a threshold has no other place for what is added before it
+    assert (found["BinaryConvThreshold"], found["BinaryConv"], found["Sub"]) == (4, 1, 0)
     assert found["Add"] == 3 + 2  # shortcuts; and before the layer without a threshold, before the pooling
     assert found["PRelu"] == 0
     gone = ("unit0.act.before", "unit0.act.after", "act.before", "act.after", "unit1.norm.weight")
@@ -234,7 +235,7 @@ def test_shifts_become_thresholds_and_biases(monkeypatch: pytest.MonkeyPatch) ->
         model.act.slope[0] = 1.5
         encodings.encode(by_path(model)["unit0.act.before"], [Half()], model.unit0.act.before)
     found = check(exporter.write(model), model, monkeypatch)
-    assert (found["PRelu"], found["Sub"]) == (1, 5)
+    assert (found["PRelu"], found["Sub"]) == (1, 1)
 
 
 @pytest.mark.skipif(custom_ops() is None, reason="rarefy was installed without a C++ compiler")

@@ -49,7 +49,8 @@ int main() {
     const int64_t pixels = c.batch * c.height * c.width;
     auto bits = exactly<uint8_t>(bytes);
     for (int64_t i = 0; i < bytes; i++) bits[static_cast<size_t>(i)] = static_cast<uint8_t>(engine());
-    auto x = floats(pixels * c.channels), scale = floats(count), bias = floats(count);
+    const bool shifted = !c.bits && !c.map && !c.packed_in && upto(0, 1);
+    auto x = floats(pixels * c.channels), threshold = floats(c.channels), scale = floats(count), bias = floats(count);
     auto packed = exactly<uint32_t>(pixels * words);
     for (int64_t i = 0; i < pixels * words; i++) packed[static_cast<size_t>(i)] = static_cast<uint32_t>(engine());
     std::vector<uint32_t> first;
@@ -63,7 +64,8 @@ int main() {
         const int64_t out = size[0] * size[2] * size[3] * (c.packed_out ? (count + 31) / 32 : count);
         auto y = exactly<uint32_t>(out);
         const void* in = c.packed_in ? static_cast<const void*>(packed.get()) : x.get();
-        if (rarefy_run(filters, &c, in, scale.get(), bias.get(), y.get(), nullptr, nullptr)) return 2;
+        const float* above = shifted ? threshold.get() : nullptr;
+        if (rarefy_run(filters, &c, in, above, scale.get(), bias.get(), y.get(), nullptr, nullptr)) return 2;
         const std::vector<uint32_t> found(y.get(), y.get() + out);
         if (version[0] == 'p') first = found, done++;
         if (found != first) return printf("%s differs in round %d\n", version, round), 3;

@@ -30,12 +30,14 @@ CASES = {
 }
 
 
-def model(shape: tuple[int, ...], how: Convolution, opset: int = 21, **inputs: int) -> onnx.ModelProto:
+def model(
+    shape: tuple[int, ...], how: Convolution, opset: int = 21, threshold: oracle.Array | None = None
+) -> onnx.ModelProto:
     weight, _, scale, bias = oracle.drawn(shape, (1, 1), 0)
     rank = len(shape)
-    tensors = {"w": pack_bits(weight), "s": scale, "b": bias}
+    tensors = {"w": pack_bits(weight), "s": scale, "b": bias} | ({} if threshold is None else {"t": threshold})
     graph = helper.make_graph(
-        [binary.node("x", "w", "s", "b", "y", shape, how)],
+        [binary.node("x", "w", "s", "b", "y", shape, how, threshold="" if threshold is None else "t")],
         "graph",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", shape[1], None, None][:rank])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None] * rank)],
@@ -78,6 +80,24 @@ def test_both_ways_give_the_same(name: str) -> None:
         assert np.array_equal(fast, filters.conv2d(x, scale, bias, how))
     else:
         assert np.array_equal(fast, filters.linear(x, scale, bias, bits=how.bits, steps=how.steps))
+
+
+@compiled
+@pytest.mark.parametrize("name", ["padded", "linear"])
+def test_thresholds(name: str) -> None:
+    shape, how = CASES[name]
+    random = np.random.default_rng(1)
+    x = random.standard_normal((2, shape[1], 15, 14)[: len(shape)]).astype(np.float32)
+    threshold = random.choice(x.ravel(), shape[1])
+    proto = model(shape, how, threshold=threshold)
+    fast = run(proto, x, plain=False)
+    assert np.array_equal(fast, run(proto, x, plain=True))
+    shifted = x - threshold.reshape(-1, *[1] * (len(shape) - 2))
+    assert np.array_equal(fast, run(model(shape, how), shifted, plain=True))
+    assert not np.array_equal(fast, run(model(shape, how), x, plain=True))
+    proto.graph.initializer[3].CopyFrom(numpy_helper.from_array(threshold[:3], "t"))
+    with pytest.raises(Exception, match="one value per channel"):
+        run(proto, x, plain=False)
 
 
 @compiled
@@ -151,6 +171,8 @@ def test_what_cannot_be_written() -> None:
         binary.function("BinaryConv", 17)
     with pytest.raises(ExportError, match="belongs to signs"):
         binary.operator((1, 1, 1, 1), Convolution(bits=2, map=True))
+    with pytest.raises(ExportError, match="a threshold belongs to signs beside weights in bits"):
+        binary.operator((1, 1, 1, 1), Convolution(map=True), threshold=True)
 
 
 def test_a_broken_model_is_an_error() -> None:

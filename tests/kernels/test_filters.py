@@ -39,6 +39,9 @@ def test_convolution(version: str, case: tuple) -> None:
     assert np.array_equal(filters.conv2d(x, scale, bias, how, signs=True), pack_signs(found))
     if not how.bits and not how.map:
         assert np.array_equal(filters.conv2d(pack_signs(x), scale, bias, how), found)
+        threshold = np.random.default_rng(seed).choice(x.ravel(), shape[1]) if x.size else np.ones(shape[1], np.float32)
+        above = filters.conv2d(x, scale, bias, how, threshold=threshold)
+        assert np.array_equal(above, filters.conv2d(x - threshold[:, None, None], scale, bias, how))
 
 
 @given(
@@ -59,6 +62,9 @@ def test_linear(version: str, batch: int, features_: int, count: int, bits: int,
     assert np.array_equal(filters.linear(x, scale, bias, bits=bits, steps=2.5, signs=True), pack_signs(found))
     if not bits:
         assert np.array_equal(filters.linear(pack_signs(x), scale, bias), found)
+        threshold = np.random.default_rng(seed).standard_normal(features_).astype(np.float32)
+        above = filters.linear(x, scale, bias, threshold=threshold)
+        assert np.array_equal(above, filters.linear(x - threshold, scale, bias))
 
 
 @given(case=oracle.convolutions())
@@ -121,6 +127,11 @@ def test_calls_that_do_not_fit(version: str) -> None:
         filters.linear(np.zeros((1, 18), np.float32), four, four)
     with pytest.raises(InputError, match="neither more bits nor magnitudes"):
         filters.conv2d(pack_signs(x), four, four, Convolution(bits=2))
+    for how in (Convolution(bits=2), Convolution(map=True)):
+        with pytest.raises(InputError, match="a threshold is for signs"):
+            filters.conv2d(x, four, four, how, threshold=four[:2])
+    with pytest.raises(InputError, match=r"threshold must be float32\[2\], not float32\[4\]"):
+        filters.conv2d(x, four, four, threshold=four)
 
 
 @pytest.mark.parametrize(

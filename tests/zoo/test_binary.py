@@ -61,5 +61,5 @@ def test_the_file_is_of_bits_and_answers_like_torch() -> None:
     small = sum(held[part] for w in binary for part in exported.parts[w.path])
     assert small <= 0.06 * sum(4 * w.tensor.numel() for w in binary)
     operators = [node.op_type for node in exported.proto.graph.node]
-    assert operators.count("BinaryConv") == 5
+    assert operators.count("BinaryConv") + operators.count("BinaryConvThreshold") == 5
     assert operators.count("BatchNormalization") == 2  # the stem's, which engines fold, and the one before the Linear

@@ -25,6 +25,16 @@ SIGNS = """
   positive = GreaterOrEqual (X, zero)
   activations = Where (positive, one, minus_one)
 """
+SIGNS_ABOVE = """
+  positive = GreaterOrEqual (X, threshold)
+  activations = Where (positive, one, minus_one)
+"""
+CHANNELS_ABOVE = """
+  axes = Constant <value_ints = [1, 2]> ()
+  place = Unsqueeze (threshold, axes)
+  positive = GreaterOrEqual (X, place)
+  activations = Where (positive, one, minus_one)
+"""
 LEVELS = """
   zero = Constant <value_float = 0.0> ()
   two = Constant <value_float = 2.0> ()
@@ -112,8 +122,10 @@ GEOMETRY = "shape, strides, dilations, padding"
 FUNCTIONS = {
     "BinaryConv": (f"{GEOMETRY}, pad_value", (WEIGHT, SIGNS, PADS, PAD_VALUE, CONV, PLAIN, ADD)),
     "BinaryConvMapped": (f"{GEOMETRY}, pad_value", (WEIGHT, SIGNS, PADS, PAD_VALUE, CONV, MAP, ADD)),
+    "BinaryConvThreshold": (f"{GEOMETRY}, pad_value", (WEIGHT, CHANNELS_ABOVE, PADS, PAD_VALUE, CONV, PLAIN, ADD)),
     "LowBitConv": (f"{GEOMETRY}, bits, steps", (WEIGHT, LEVELS, PADS, PAD_ZERO, CONV, PLAIN, ADD)),
     "BinaryLinear": ("shape", (WEIGHT, SIGNS, LINEAR)),
+    "BinaryLinearThreshold": ("shape", (WEIGHT, SIGNS_ABOVE, LINEAR)),
     "LowBitLinear": ("shape, bits, steps", (WEIGHT, LEVELS, LINEAR)),
     # the same with weights of any kind as floats, which have no kernels
     "SignConv": (f"{GEOMETRY}, pad_value", (FLOAT, SIGNS, PADS, PAD_VALUE, CONV, PLAIN, ADD)),
@@ -130,26 +142,44 @@ def function(name: str, opset: int) -> onnx.FunctionProto:
     if opset < OLDEST_OPSET:
         raise ExportError(f"binary layers need opset {OLDEST_OPSET} or newer, not {opset}")
     attributes, body = FUNCTIONS[name]
-    head = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>\n{name} <{attributes}> (X, W, scale, bias) => (Y)'
+    inputs = "X, W, scale, bias" + (", threshold" if name.endswith("Threshold") else "")
+    head = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>\n{name} <{attributes}> ({inputs}) => (Y)'
     return parser.parse_function(f"{head} {{{''.join(body)}}}")
 
 
-def operator(shape: tuple[int, ...], how: Convolution, packed: bool = True) -> str:
+def operator(shape: tuple[int, ...], how: Convolution, *, packed: bool = True, threshold: bool = False) -> str:
     """The name of the function for filters of that shape, in bits or else as floats."""
     few, signs = ("LowBit", "Binary") if packed else ("Level", "Sign")
+    if threshold and not takes_threshold(how, packed=packed):
+        raise ExportError("a threshold belongs to signs beside weights in bits, without the input's scale")
+    above = "Threshold" if threshold else ""
     if len(shape) == 2:
-        return f"{few if how.bits else signs}Linear"
+        return f"{few if how.bits else signs}Linear{above}"
     if how.bits and how.map:
         raise ExportError("the input's scale belongs to signs, not to activations of several bits")
-    return f"{few}Conv" if how.bits else f"{signs}Conv{'Mapped' if how.map else ''}"
+    return f"{few}Conv" if how.bits else f"{signs}Conv{'Mapped' if how.map else above}"
+
+
+def takes_threshold(how: Convolution, *, packed: bool) -> bool:
+    """Whether there is a function that compares its input with a threshold for each channel."""
+    return packed and not how.bits and not how.map
 
 
 def node(
-    x: str, weight: str, scale: str, bias: str, y: str, shape: tuple[int, ...], how: Convolution, packed: bool = True
+    x: str,
+    weight: str,
+    scale: str,
+    bias: str,
+    y: str,
+    shape: tuple[int, ...],
+    how: Convolution,
+    *,
+    packed: bool = True,
+    threshold: str = "",
 ) -> onnx.NodeProto:
     """The node; `weight` names the uint8 bits of filters of `shape`, or with `packed=False` float32 filters of any
-    values; scale and bias are float32 [filters]."""
-    name = operator(shape, how, packed)
+    values; scale and bias are float32 [filters], threshold, if any, float32 [channels]."""
+    name = operator(shape, how, packed=packed, threshold=bool(threshold))
     top, left, bottom, right = how.padding
     values: dict[str, Any] = {
         "shape": list(shape),
@@ -161,7 +191,8 @@ def node(
         "steps": float(how.steps),
     }
     wanted = FUNCTIONS[name][0].split(", ")
-    return helper.make_node(name, [x, weight, scale, bias], [y], domain=DOMAIN, **{key: values[key] for key in wanted})
+    inputs = [x, weight, scale, bias, *([threshold] if threshold else [])]
+    return helper.make_node(name, inputs, [y], domain=DOMAIN, **{key: values[key] for key in wanted})
 
 
 def declare(model: onnx.ModelProto) -> None:

@@ -143,15 +143,17 @@ class Layer:
 
     def written(self) -> list[NodeProto]:
         """The nodes that run."""
-        made, x = list[NodeProto](), self.x
-        if self.threshold:
+        made, x, threshold = list[NodeProto](), self.x, self.threshold
+        if threshold and not binary.takes_threshold(self.how, packed=self.packed):
             axes = self._constant(made, "axes", [1, 2] if len(self.shape) == 4 else [0])
             t, x = f"{self.name}.threshold", f"{self.name}.shifted"
             made.append(helper.make_node("Unsqueeze", [self.threshold, axes], [t]))
             made.append(helper.make_node("Sub", [self.x, t], [x]))
+            threshold = ""
         scale = self._scale(made)
         bias = self.extra or self._vector(made, "bias", self.bias, self.bias_name)
-        made.append(binary.node(x, self.weight, scale, bias, self.y, self.shape, self.how, self.packed))
+        inputs = (x, self.weight, scale, bias)
+        made.append(binary.node(*inputs, self.y, self.shape, self.how, packed=self.packed, threshold=threshold))
         return made
 
     def _scale(self, made: list[NodeProto]) -> str:

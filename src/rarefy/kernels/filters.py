@@ -41,11 +41,21 @@ class Filters:
             _check(self._library.rarefy_filters_new(data.ctypes.data, *four, ctypes.byref(self._handle)))
             weakref.finalize(self, self._library.rarefy_filters_free, self._handle)
 
-    def conv2d(self, x: Array, scale: Array, bias: Array, how: Convolution = PLAIN, *, signs: bool = False) -> Array:
+    def conv2d(
+        self,
+        x: Array,
+        scale: Array,
+        bias: Array,
+        how: Convolution = PLAIN,
+        *,
+        threshold: Array | None = None,
+        signs: bool = False,
+    ) -> Array:
         """scale[filter] * K * sum(weight * activation) + bias[filter], as float32 [batch, filters, height, width].
 
         x: float32 [batch, channels, height, width], or its signs by `pack_signs`, which a call with `signs=True` gives
-        as well: signs of the result, uint32 [batch, height, width, ceil(filters / 32)].
+        as well: signs of the result, uint32 [batch, height, width, ceil(filters / 32)]. threshold: float32 [channels],
+        for activations sign(x - threshold).
         """
         if len(self.shape) != 4:
             raise InputError(f"filters of {list(self.shape)} are for `linear`")
@@ -59,10 +69,18 @@ class Filters:
             *(how.bits, how.map, 0, packed, signs, how.steps),
         )
         shape = (batch, *size, -(-self.shape[0] // 32)) if signs else (batch, self.shape[0], *size)
-        return self._run(call, how, x, scale, bias, shape)
+        return self._run(call, how, x, threshold, scale, bias, shape)
 
     def linear(
-        self, x: Array, scale: Array, bias: Array, *, bits: int = 0, steps: float = 1.0, signs: bool = False
+        self,
+        x: Array,
+        scale: Array,
+        bias: Array,
+        *,
+        bits: int = 0,
+        steps: float = 1.0,
+        threshold: Array | None = None,
+        signs: bool = False,
     ) -> Array:
         """The same for x [batch, features]: float32 [batch, filters], or its signs [batch, ceil(filters / 32)]."""
         if len(self.shape) != 2:
@@ -74,19 +92,33 @@ class Filters:
                 f"x must be float32[batch, {self.shape[1]}], or its packed signs, not {x.dtype}{list(x.shape)}"
             )
         call = Call(*(len(x), self.shape[1], 1, 1), *[1] * 4, *[0] * 5, bits, 0, 1, packed, signs, steps)
-        return self._run(call, how, x, scale, bias, (len(x), -(-self.shape[0] // 32) if signs else self.shape[0]))
+        shape = (len(x), -(-self.shape[0] // 32) if signs else self.shape[0])
+        return self._run(call, how, x, threshold, scale, bias, shape)
 
-    def _run(self, call: Call, how: Convolution, x: Array, scale: Array, bias: Array, shape: tuple[int, ...]) -> Array:
+    def _run(
+        self,
+        call: Call,
+        how: Convolution,
+        x: Array,
+        threshold: Array | None,
+        scale: Array,
+        bias: Array,
+        shape: tuple[int, ...],
+    ) -> Array:
         vectors = [_vector(v, name, self.shape[0]) for v, name in ((scale, "scale"), (bias, "bias"))]
         if x.dtype not in (np.float32, np.uint32):
             raise InputError(f"x must be float32 or packed uint32, not {x.dtype}")
+        if threshold is not None and (how.bits or how.map or x.dtype == np.uint32):
+            raise InputError("a threshold is for signs of float32, without magnitudes")
+        shift = None if threshold is None else _vector(threshold, "threshold", self.shape[1])
         x = np.ascontiguousarray(x)
         y = np.empty(shape, np.uint32 if call.packed_out else np.float32)
         if self._library is None:
             assert self._numpy is not None
-            y[...] = self._numpy.run(x, vectors[0], vectors[1], how, packed=bool(call.packed_out)).reshape(shape)
+            run = self._numpy.run(x, shift, vectors[0], vectors[1], how, packed=bool(call.packed_out))
+            y[...] = run.reshape(shape)
             return y
-        pointers = (array.ctypes.data for array in (x, *vectors, y))
+        pointers = (None if array is None else array.ctypes.data for array in (x, shift, *vectors, y))
         _check(self._library.rarefy_run(self._handle, ctypes.byref(call), *pointers, None, None))
         return y
 

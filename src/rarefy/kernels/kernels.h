@@ -10,7 +10,7 @@
 #define RAREFY_API extern "C" __attribute__((visibility("default")))
 
 // Grows by one with every change of this interface.
-#define RAREFY_INTERFACE 2
+#define RAREFY_INTERFACE 3
 
 // Filters as a kernel version wants them. May be used by many threads at once.
 struct rarefy_filters;
@@ -44,9 +44,11 @@ RAREFY_API void rarefy_filters_free(rarefy_filters* filters);
 
 // Checks everything; size becomes [batch, filters, height, width] of the output.
 RAREFY_API const char* rarefy_size(const rarefy_filters* filters, const rarefy_convolution* convolution, int64_t size[4]);
-// each: null for the calling thread alone.
+// threshold: for each channel, the sign is that of x - threshold; null for zeros, as for all but signs of floats without
+// a map. each: null for the calling thread alone.
 RAREFY_API const char* rarefy_run(const rarefy_filters* filters, const rarefy_convolution* convolution, const void* x,
-                                  const float* scale, const float* bias, void* y, rarefy_each each, void* context);
+                                  const float* threshold, const float* scale, const float* bias, void* y,
+                                  rarefy_each each, void* context);
 
 // A stack of symbols: `words` up to `at`, and `state`. Symbol i of `size` has the 24-bit quantiles from bounds[i] to
 // bounds[i + 1]; bounds[size] is 2^24, and no two are the same.

@@ -3,9 +3,9 @@
 
 // words[b] gets bit b of every activation, at `bit`.
 template <int BITS>
-INLINE void add_channel(Lanes x, const Pack& p, Words bit, Words* words) {
+INLINE void add_channel(Lanes x, Lanes threshold, const Pack& p, Words bit, Words* words) {
   if (BITS == 0) {
-    words[0] = with(words[0], positive(x), bit);
+    words[0] = with(words[0], reaches(x, threshold), bit);
     return;
   }
   const Words q = levels(x, p);
@@ -23,10 +23,11 @@ TARGET void pack_bits(const Pack& p) {
     for (int v = 0; v < VECTORS; v++) wanted[v] = below(p.pixels - i - WIDTH * v);
     for (int64_t c = 0; c < p.channels; c++, bit = doubled(bit)) {
       const float* x = p.x + c * p.step + i;
+      const Lanes threshold = every(p.threshold[c]);
 #pragma GCC unroll 4
       for (int v = 0; v < VECTORS; v++) {
         __builtin_prefetch(x + WIDTH * (VECTORS + v));
-        add_channel<BITS>(load(wanted[v], x + WIDTH * v), p, bit, words[v]);
+        add_channel<BITS>(load(wanted[v], x + WIDTH * v), threshold, p, bit, words[v]);
       }
     }
     for (int b = 0; b < PLANES; b++)
@@ -48,55 +49,35 @@ TARGET void pack_rows(const Pack& p) {
       uint32_t word = 0;
       for (int64_t k = 0; k < 32 && first + k < p.channels; k += WIDTH) {
         const Some wanted = below(p.channels - first - k);
-        word |= bits(wanted, positive(load(wanted, p.x + i * p.step + first + k))) << k;
+        const Lanes x = load(wanted, p.x + i * p.step + first + k);
+        word |= bits(wanted, reaches(x, load(wanted, p.threshold + first + k))) << k;
       }
       p.words[i * p.row + first / 32] = word;
     }
 }
 
-template <bool MAP>
-INLINE Lanes values(const Finish& f, int64_t pixel, int lane) {
-  const Words count = shifted(load(f.counts + pixel * BLOCK + lane), f.shift);
-  Lanes value = times(to_float(minus(load(f.base[pixel] + lane), count)), load(f.scale + lane));
-  if (MAP) value = times(value, every(f.map[pixel]));
-  return plus(value, load(f.bias + lane));
+template <bool PRODUCT, bool MAP>
+INLINE Lanes finished(const Finish& f, int row, int lane) {
+  const int32_t* base = f.base + row * f.kinds;
+  const Words from = PRODUCT          ? load(f.base + lane)
+                     : f.kinds <= 16 ? pick(base, load(f.kind + lane))
+                                     : gather(base, load(f.kind + lane));
+  const Words sum = minus(from, load(f.sums + row * CHUNK + lane));
+  const Lanes value = times(to_float(sum), PRODUCT ? load(f.scale + lane) : every(f.scale[row]));
+  return plus(MAP ? times(value, load(below(f.lanes - lane), f.map + lane)) : value,
+              PRODUCT ? load(f.bias + lane) : every(f.bias[row]));
 }
 
-// Pixels in rows and filters in columns become the opposite.
-template <bool MAP>
-TARGET void finish_lanes(const Finish& f, int lane) {
-  float* out = static_cast<float*>(f.out) + lane * f.step;
-  const int filters = f.filters - lane;
-  for (int64_t i = 0; i < f.count; i += WIDTH) {
-    const int64_t pixels = f.count - i;
-    Lanes rows[WIDTH];
-#pragma GCC unroll 16
-    for (int j = 0; j < WIDTH; j++) rows[j] = values<MAP>(f, i + (j < pixels ? j : 0), lane);
-    transpose(rows);
-    const Some wanted = below(pixels);
-#pragma GCC unroll 16
-    for (int j = 0; j < WIDTH; j++)
-      if (j < filters) store(wanted, out + j * f.step + i, rows[j]);
+template <bool PRODUCT, bool MAP>
+TARGET void finish_rows(const Finish f) {
+  for (int row = 0; row < f.rows; row++) {
+    float* out = f.out + row * f.step;
+    int lane = 0;
+    for (; lane + WIDTH <= f.lanes; lane += WIDTH) store(out + lane, finished<PRODUCT, MAP>(f, row, lane));
+    if (lane < f.lanes) store(below(f.lanes - lane), out + lane, finished<PRODUCT, MAP>(f, row, lane));
   }
 }
 
-void finish_planes(const Finish& f) {
-  for (int lane = 0; lane < f.filters; lane += WIDTH) (f.map ? finish_lanes<true> : finish_lanes<false>)(f, lane);
-}
-
-TARGET void finish_rows(const Finish& f) {  // which have no map
-  for (int64_t i = 0; i < f.count; i++)
-    for (int lane = 0; lane < f.filters; lane += WIDTH)
-      store(below(f.filters - lane), static_cast<float*>(f.out) + i * f.step + lane, values<false>(f, i, lane));
-}
-
-TARGET void finish_words(const Finish& f) {
-  for (int64_t i = 0; i < f.count; i++) {
-    uint32_t word = 0;
-    for (int lane = 0; lane < f.filters; lane += WIDTH) {
-      const Lanes value = f.map ? values<true>(f, i, lane) : values<false>(f, i, lane);
-      word |= bits(below(f.filters - lane), positive(value)) << lane;
-    }
-    static_cast<uint32_t*>(f.out)[i * f.step] = word;  // BLOCK filters
-  }
+void finish(const Finish& f) {
+  (f.product ? finish_rows<true, false> : f.map ? finish_rows<false, true> : finish_rows<false, false>)(f);
 }

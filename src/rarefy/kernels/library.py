@@ -11,7 +11,7 @@ from pathlib import Path
 from rarefy.errors import InputError
 
 PATH = Path(__file__).with_name("librarefy_kernels.so")
-INTERFACE = 2  # RAREFY_INTERFACE of kernels.h
+INTERFACE = 3  # RAREFY_INTERFACE of kernels.h
 VERSIONS = ("avx512", "avx2", "neon", "portable")
 INT, POINTER = ctypes.c_int64, ctypes.c_void_p
 
@@ -60,7 +60,7 @@ def _declare(library: ctypes.CDLL) -> None:
     functions = {
         "rarefy_version": [],
         "rarefy_filters_new": [POINTER, INT, INT, INT, INT, POINTER],
-        "rarefy_run": [POINTER] * 8,
+        "rarefy_run": [POINTER] * 9,
     }
     for name, arguments in functions.items():
         function = getattr(library, name)

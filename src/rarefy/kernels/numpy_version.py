@@ -22,12 +22,14 @@ class Filters:
         self.shape = (*shape, 1, 1)[:4]
         self.weight = unpack_bits(bits, self.shape)
 
-    def run(self, x: Array, scale: Array, bias: Array, how: Convolution, *, packed: bool) -> Array:
+    def run(
+        self, x: Array, threshold: Array | None, scale: Array, bias: Array, how: Convolution, *, packed: bool
+    ) -> Array:
         """The result [batch, filters, height, width], or its signs."""
         values = (
             _unpacked(x, self.shape[1]) if x.dtype == np.uint32 else x.reshape(*x.shape[:2], *x.shape[2:] or (1, 1))
         )
-        y = self._sums(_activations(values, how), how).astype(np.float32) * scale[:, None, None]
+        y = self._sums(_activations(values, threshold, how), how).astype(np.float32) * scale[:, None, None]
         if how.map:
             y *= self._map(values, how)[:, None]
         y += bias[:, None, None]
@@ -63,9 +65,9 @@ def _unpacked(words: Array, channels: int) -> Array:
     return np.moveaxis(flat.astype(np.float32) * 2 - 1, -1, 1)
 
 
-def _activations(x: Array, how: Convolution) -> Array:
+def _activations(x: Array, threshold: Array | None, how: Convolution) -> Array:
     if not how.bits:
-        return np.where(x >= 0, np.float32(1), np.float32(-1))
+        return np.where(x >= (0 if threshold is None else threshold[:, None, None]), np.float32(1), np.float32(-1))
     with np.errstate(over="ignore"):
         levels = np.rint(np.clip(x * np.float32(how.steps), 0, 2**how.bits - 1))
     return np.nan_to_num(levels, nan=0.0)

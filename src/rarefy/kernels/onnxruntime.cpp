@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <iterator>
 #include <memory>
 #include <vector>
 
@@ -12,15 +13,17 @@ namespace {
 
 using namespace ort;
 
-// One of our operators: `levels` are integer activations, `map` is the input's scale.
+// One of our operators: `levels` are integer activations, `map` is the input's scale, `threshold` one more input.
 struct Kind {
   const char* name;
-  bool linear, levels, map;
+  bool linear, levels, map, threshold;
 };
 
 constexpr Kind KINDS[] = {
-    {"BinaryConv", false, false, false}, {"BinaryConvMapped", false, false, true},  {"LowBitConv", false, true, false},
-    {"BinaryLinear", true, false, false}, {"LowBitLinear", true, true, false},
+    {"BinaryConv", false, false, false, false},        {"BinaryConvMapped", false, false, true, false},
+    {"BinaryConvThreshold", false, false, false, true}, {"LowBitConv", false, true, false, false},
+    {"BinaryLinear", true, false, false, false},       {"BinaryLinearThreshold", true, false, false, true},
+    {"LowBitLinear", true, true, false, false},
 };
 
 struct Described : Operator {
@@ -130,33 +133,39 @@ void each(void* context, void (*work)(void*, size_t), size_t count, void* argume
     for (size_t i = 0; i < count; i++) work(argument, i);
 }
 
+// Of `size` numbers.
+Status* vector(const Api* api, const Value* value, int64_t size, const char* wrong) {
+  Sizes have;
+  TRY(sizes(api, value, FLOAT, 1, wrong, &have));
+  return have.of[0] == size ? nullptr : api->error(INVALID_ARGUMENT, wrong);
+}
+
 Status* run_kernel(void* made, Context* context) {
   const Kernel* kernel = static_cast<const Kernel*>(made);
   const Api* api = kernel->api;
   rarefy_convolution c = kernel->convolution;
-  const Value* inputs[4];
-  void* data[4];
-  Sizes x, vector;
-  for (size_t i = 0; i < 4; i++) {
+  const Value* inputs[5];
+  void* data[5] = {};
+  for (size_t i = 0; i < (kernel->kind->threshold ? 5 : 4); i++) {
     TRY(api->input(context, i, &inputs[i]));
     TRY(api->data(const_cast<Value*>(inputs[i]), &data[i]));
   }
+  Sizes x;
   TRY(sizes(api, inputs[0], FLOAT, c.rows ? 2 : 4, "x must be float32 [N, C, H, W], or [N, C] for a product", &x));
   c.batch = x.of[0], c.height = c.rows ? 1 : x.of[2], c.width = c.rows ? 1 : x.of[3];
   if (x.of[1] != c.channels) return api->error(INVALID_ARGUMENT, "the channels of x and of the weights differ");
   int64_t size[4];
   if (const char* wrong = rarefy_size(kernel->filters, &c, size)) return api->error(INVALID_ARGUMENT, wrong);
-  for (size_t i = 2; i < 4; i++) {
-    TRY(sizes(api, inputs[i], FLOAT, 1, "scale and bias must be float32 of one dimension", &vector));
-    if (vector.of[0] != size[1]) return api->error(INVALID_ARGUMENT, "scale and bias must have one value per filter");
-  }
+  for (size_t i = 2; i < 4; i++)
+    TRY(vector(api, inputs[i], size[1], "scale and bias must be float32 with one value per filter"));
+  if (data[4]) TRY(vector(api, inputs[4], c.channels, "the threshold must be float32 with one value per channel"));
   Value* output;
   void* y;
   TRY(api->output(context, 0, size, c.rows ? 2 : 4, &output));
   TRY(api->data(output, &y));
   Pool pool{api, context};
-  const char* wrong = rarefy_run(kernel->filters, &c, data[0], static_cast<const float*>(data[2]),
-                                 static_cast<const float*>(data[3]), y, each, &pool);
+  const auto floats = [&data](size_t i) { return static_cast<const float*>(data[i]); };
+  const char* wrong = rarefy_run(kernel->filters, &c, data[0], floats(4), floats(2), floats(3), y, each, &pool);
   return wrong ? api->error(FAIL, wrong) : nullptr;
 }
 
@@ -164,7 +173,7 @@ Described::Described(const Kind& of) : kind(&of) {
   name = [](const Operator* op) { return kind_of(op)->name; };
   provider = [](const Operator*) -> const char* { return nullptr; };  // the processor
   input_type = [](const Operator*, size_t index) { return index == 1 ? UINT8 : FLOAT; };
-  input_count = [](const Operator*) -> size_t { return 4; };
+  input_count = [](const Operator* op) -> size_t { return kind_of(op)->threshold ? 5 : 4; };
   output_type = [](const Operator*, size_t) { return FLOAT; };
   output_count = [](const Operator*) -> size_t { return 1; };
   destroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
@@ -184,8 +193,7 @@ RAREFY_API Status* RegisterCustomOps(Options* options, const ApiBase* base) {
     const Api* first = base->get(1);
     return first ? first->error(FAIL, "the kernels of rarefy need ONNX Runtime 1.17 or newer") : nullptr;
   }
-  static const Described operators[] = {Described(KINDS[0]), Described(KINDS[1]), Described(KINDS[2]),
-                                        Described(KINDS[3]), Described(KINDS[4])};
+  static const std::vector<Described> operators(std::begin(KINDS), std::end(KINDS));
   struct Made {
     const Api* api = nullptr;
     Domain* domain = nullptr;

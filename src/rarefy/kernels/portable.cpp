@@ -1,5 +1,6 @@
-// Plain C++: what every machine can do. The loops over BLOCK are long enough for compilers to use vectors.
+// Plain C++: what every machine can do. The loops over LANES are long enough for compilers to use vectors.
 #include <math.h>
+#include <string.h>
 
 #include "version.h"
 
@@ -18,25 +19,22 @@ inline uint32_t ones(uint32_t x) {
 }
 
 void count(const Count& c) {
-  for (int64_t i = 0; i < c.count; i++) {
-    int32_t sums[BLOCK] = {};
+  for (int row = 0; row < c.row_count; row++) {
+    int32_t sums[LANES] = {};
     for (int b = c.planes - 1; b >= 0; b--) {
-      const uint32_t* weights = c.weights;
+      const uint32_t* lanes = reinterpret_cast<const uint32_t*>(c.lanes + b * c.lane_plane);
+      const uint32_t* rows = reinterpret_cast<const uint32_t*>(c.rows + b * c.row_plane) + row;
       for (int32_t& sum : sums) sum *= 2;
-      for (int64_t s = 0; s < c.segment_count; s++) {
-        const uint32_t* words = c.pixels[i] + b * c.plane + c.segments[s];
-        for (int64_t k = 0; k < c.words; k++, weights += BLOCK)
-          for (int lane = 0; lane < BLOCK; lane++) sums[lane] += static_cast<int32_t>(ones(words[k] ^ weights[lane]));
-      }
+      for (int64_t k = 0; k < c.depth; k++, lanes += LANES, rows += c.step)
+        for (int i = 0; i < LANES; i++) sums[i] += static_cast<int32_t>(ones(*rows ^ lanes[i]));
     }
-    for (int lane = 0; lane < BLOCK; lane++) c.counts[i * BLOCK + lane] = sums[lane];
+    for (int i = 0; i < LANES; i++) c.sums[row * CHUNK + i] = sums[i] << c.twice;
   }
 }
 
 }  // namespace
 
-const Version portable = {"portable",      Order::WORDS, pack_planes_plain, pack_rows_plain,
-                          count,           finish_planes_plain,      finish_rows_plain,
-                          finish_words_plain};
+const Version portable = {"portable",      Order::WORDS,        LANES, pack_planes_plain,
+                          pack_rows_plain, lay_plain<uint32_t>, count, finish_plain};
 
 }  // namespace rarefy

@@ -88,12 +88,10 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     print(machine.describe())
-    made = []
     with TemporaryDirectory() as folder:
         for row in rows(arguments, Path(folder)):
-            made.append(row)
             print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
-    machine.save("size-curve", made, key=("method", "draw"))
+            machine.save("size-curve", [row], key=("method", "draw"))
 
 
 if __name__ == "__main__":

@@ -67,7 +67,8 @@ def test_is_the_curvature_of_the_divergence(classes: int) -> None:
     torch.testing.assert_close(found.rows[0], rows, rtol=0.2, atol=0)
     scale = found.rows[0].mean() + found.rows[0]
     shared = sum(blocks[r, :, r] / scale[r] for r in range(2))
-    direction = found.moment.total[0] / found.moment.total[0].diagonal().mean()
+    total = sum(half.total[0] for half in found.gradients)
+    direction = total / total.diagonal().mean()
     torch.testing.assert_close(direction, shared / shared.diagonal().mean(), rtol=0.2, atol=0.1)
 
 
@@ -93,6 +94,34 @@ def test_divergence_of_other_answers() -> None:
     assert fisher.divergence([a], [b]) == pytest.approx(expected, rel=1e-5)
     assert fisher.divergence([a, b], [b, b]) == pytest.approx(expected, rel=1e-5)
     assert fisher.divergence([a], [torch.zeros(4, 3, 2)]) > 1
+
+
+def test_mirror_images_count_where_they_are_answered_alike() -> None:
+    images = torch.randn(8, 1, 4, 4)
+    even = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 3))
+    one_sided = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    with torch.no_grad():
+        one_sided[1].weight *= 40
+    assert fisher.symmetric(even, images)
+    assert not fisher.symmetric(one_sided, images)
+    assert not fisher.symmetric(nn.Identity(), images)  # no scores
+    x, y = fisher.mirrored((images, torch.arange(8.0)))
+    assert torch.equal(x, images.flip(3))
+    assert torch.equal(y, torch.arange(8.0))
+
+
+def test_what_is_chance_in_rows_is_taken_out() -> None:
+    """Rows that are alike but for chance come out alike; rows that differ keep their difference."""
+    draw = torch.Generator().manual_seed(0)
+    sizes = torch.tensor([1.0, 1.0, 1.0, 8.0])[:, None]
+    spread = []
+    for factors in (torch.ones(4, 1), sizes):
+        found = fisher.Information.empty(Matrices((4, 6)))
+        for _ in range(40):
+            found.add(factors * torch.randn(4, 1, generator=draw) * torch.ones(4, 6))
+        spread.append((found.rows.max() / found.rows.min(), found.shrunk().max() / found.shrunk().min()))
+    assert spread[0][1] < spread[0][0] ** 0.5
+    assert spread[1][1] > 15
 
 
 def test_what_no_answer_depends_on_is_absent() -> None:

@@ -62,3 +62,21 @@ def test_steps_of_rows_spread_over_the_weight(layer: nn.Module) -> None:
     made, weight = layout(layer)
     assert (torch.randn(made.row_shape) * weight).shape == weight.shape
     assert torch.Size(made.row_shape).numel() == (1 if weight.ndim == 1 else weight.shape[made.outputs])
+
+
+@by_layer
+def test_steps_of_columns_belong_to_inputs(layer: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matrices, "FEW", 2)
+    made, weight = layout(layer)
+    if made.column_shape is None:
+        assert made.groups > 1 or weight.ndim == 1
+        return
+    inputs = torch.randn(made.column_shape)
+    split = made.split(inputs.expand(weight.shape))
+    torch.testing.assert_close(made.inputs(split[:, 0]), inputs)
+
+
+def test_few_rows_share_no_steps_of_columns() -> None:
+    assert Matrices((15, 40)).column_shape is None
+    assert Matrices((16, 40, 3)).column_shape == (1, 40, 1)
+    assert Matrices((40, 16), transposed=True).column_shape == (40, 1)

@@ -29,22 +29,25 @@ class _Rounded(torch.autograd.Function):
 
 
 class Grid(Encoding):
-    """`weight = q * 2^(rows / 4)`: integers, with a step for each row.
+    """`weight = q * 2^(rows / 4) * 2^(columns / 4)`: integers, with a step for each row and column.
 
-    values: a float weight, trained straight through the rounding. rows: integers of a shape that broadcasts to the
-    weight's, so that steps are a quarter of an octave apart and cost few bits each. q has 8 bits, or 16; what the
-    pack spends on it is its entropy. Smaller on disk; the weight is computed once when the network is loaded.
+    values: a float weight, trained straight through the rounding. rows, columns: integers of shapes that broadcast to
+    the weight's, so that steps are a quarter of an octave apart and cost few bits each; without columns, each row has
+    one step. q has 8 bits, or 16; what the pack spends on it is its entropy. Smaller on disk; the weight is computed
+    once when the network is loaded.
     """
 
     rounds: ClassVar[bool] = True
     cuttable: ClassVar[bool] = True
 
     rows: Tensor  # int16
+    columns: Tensor | None  # int16
 
-    def __init__(self, rows: Tensor, bits: int = 8) -> None:
+    def __init__(self, rows: Tensor, bits: int = 8, columns: Tensor | None = None) -> None:
         super().__init__()
         self.bits = bits
         self.register_buffer("rows", rows.to(torch.int16))
+        self.register_buffer("columns", None if columns is None else columns.to(torch.int16))
 
     @classmethod
     def of(cls, weight: Tensor, bits: int = 8, outputs: int = 0) -> Self:
@@ -60,7 +63,8 @@ class Grid(Encoding):
 
     def steps(self) -> Tensor:
         """Their float32 values, in a shape that broadcasts to the weight's."""
-        return torch.pow(torch.tensor(BASE, device=self.rows.device), self.rows.float())
+        rows = powers(self.rows)
+        return rows if self.columns is None else rows * powers(self.columns)
 
     def forward(self, values: Tensor) -> Tensor:
         """Round, with a straight-through gradient."""
@@ -73,23 +77,37 @@ class Grid(Encoding):
         return q.to(torch.int8 if self.bits == 8 else torch.int16)
 
     def write(self, stored: str, writer: Writer) -> str:
-        """`Cast(q) * Pow(2^(1/4), Cast(rows))`."""
-        rows = writer.node("Cast", writer.tensor("rows", self.rows), to="float32")
-        steps = writer.node("Pow", writer.tensor("base", torch.tensor(BASE)), rows)
+        """`Cast(q) * (Pow(2^(1/4), Cast(rows)) * Pow(2^(1/4), Cast(columns)))`."""
+        base = writer.tensor("base", torch.tensor(BASE))
+        steps = writer.node("Pow", base, writer.node("Cast", writer.tensor("rows", self.rows), to="float32"))
+        if self.columns is not None:
+            across = writer.node("Cast", writer.tensor("columns", self.columns), to="float32")
+            steps = writer.node("Mul", steps, writer.node("Pow", base, across))
         return writer.node("Mul", writer.node("Cast", stored, to="float32"), steps)
 
     def describe(self) -> str:
         """Bits, and what has a step of its own."""
-        return f"{self.bits}-bit integers, " + ("a step per row" if self.rows.numel() > 1 else "one step")
+        across = "" if self.columns is None else " and column"
+        return f"{self.bits}-bit integers, " + (f"a step per row{across}" if self.rows.numel() > 1 else "one step")
 
     def tensors(self) -> list[tuple[int, int]]:
         """The exponents, and the base."""
-        return [(self.rows.numel(), 16), (1, 32)]
+        across = [] if self.columns is None else [(self.columns.numel(), 16)]
+        return [(self.rows.numel(), 16), *across, (1, 32)]
 
     def cut(self, dim: int, positions: Tensor) -> Grid:
         """The steps of what is left."""
-        rows = self.rows.index_select(dim, positions) if self.rows.shape[dim] > 1 else self.rows
-        return Grid(rows, self.bits)
+        rows, columns = (
+            steps.index_select(dim, positions) if steps is not None and steps.shape[dim] > 1 else steps
+            for steps in (self.rows, self.columns)
+        )
+        assert rows is not None
+        return Grid(rows, self.bits, columns)
+
+
+def powers(exponents: Tensor) -> Tensor:
+    """2^(exponents / 4), in float32."""
+    return torch.pow(torch.tensor(BASE, device=exponents.device), exponents.float())
 
 
 def exponents(steps: Tensor, up: bool = False) -> Tensor:

@@ -9,7 +9,7 @@ by their squared error, as a share of their mean square.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,53 +18,79 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from rarefy import encodings
-from rarefy.calibration import POSITIONS, Hook, hooked, unfolded
+from rarefy.calibration import POSITIONS, Hook, hooked, mapped, unfolded
 from rarefy.errors import StepError
 from rarefy.graph.modules import twin
 from rarefy.graph.weights import weights
-from rarefy.numerics.second_order import Moment
+from rarefy.numerics.second_order import Curvature, Moment
 from rarefy.quantizing.matrices import Matrices
 from rarefy.step import Context
 from rarefy.task import forward
+from rarefy.train import evaluating
 
 PIECE = 5  # examples of one backward pass: fewer give more directions for the same time
-DIRECTIONS = 2  # backward passes for each piece
+VIEWS = 2  # passes for each piece
+IMAGES = 4  # dimensions of a batch of images
+ALIKE = 0.5  # nats
+CHANCE = (0.02, 0.9)  # the least and the most of what differs between rows, that counts as chance
+
+
+Halves = tuple[Moment, Moment]
 
 
 @dataclass
 class Information:
-    """Of one weight, as `Matrices` lay it out: the mean Fisher information of each row's weights (groups, rows), and
-    a second moment (groups, columns, columns): of what the rows are multiplied with where that is seen, and of the
-    rows' gradients where not."""
+    """Of one weight, as `Matrices` lay it out: the Fisher information of each row's weights, the mean and the mean
+    square over the backward passes (groups, rows); and second moments (groups, columns, columns), those of even and of
+    odd pieces apart: of the rows' gradients, and of what the rows are multiplied with, where that is seen."""
 
     layout: Matrices
-    seen: bool
     rows: Tensor
+    squares: Tensor
     passes: int = 0
-    moment: Moment = field(default_factory=Moment)
+    half: int = 0  # of the pieces, that is being measured
+    gradients: Halves = field(default_factory=lambda: (Moment(), Moment()))
+    inputs: Halves = field(default_factory=lambda: (Moment(), Moment()))
 
     @classmethod
-    def empty(cls, layout: Matrices, seen: bool) -> Information:
+    def empty(cls, layout: Matrices) -> Information:
         """Nothing measured yet."""
-        return cls(layout, seen, torch.zeros(layout.split(torch.empty(layout.shape)).shape[:2]))
+        zeros = torch.zeros(layout.split(torch.empty(layout.shape)).shape[:2])
+        return cls(layout, zeros, zeros.clone())
 
     def add(self, gradient: Tensor) -> None:
         """The gradient of one backward pass, in the weight's shape."""
         split = self.layout.split(gradient)
+        information = split.square().mean(2)
         self.passes += 1
-        self.rows = self.rows.to(split)
-        self.rows += (split.square().mean(2) - self.rows) / self.passes
-        if not self.seen and split.shape[2] > 1:
+        self.rows, self.squares = self.rows.to(split), self.squares.to(split)
+        self.rows += (information - self.rows) / self.passes
+        self.squares += (information.square() - self.squares) / self.passes
+        if split.shape[2] > 1:
             scale = self.rows.mean(1, keepdim=True) + self.rows
             even = split / torch.where(scale > 0, scale, 1.0).sqrt()[:, :, None]
-            self.moment.add(even.mT @ even)
+            self.gradients[self.half].add(even.mT @ even)
+
+    def shrunk(self) -> Tensor:
+        """`rows`, moved towards their mean by the share of their variance that is chance: few examples reach few
+        classes, and what nothing has reached yet may count as well."""
+        chance = (self.squares - self.rows.square()).sum() / max(self.passes / VIEWS - 1, 1)
+        spread = (self.rows - self.rows.mean()).square().sum()
+        share = float((chance / spread).clamp(*CHANCE)) if spread > 0 else 1.0
+        return (1 - share) * self.rows + share * self.rows.mean()
+
+    def curvature(self) -> Curvature | None:
+        """None where each row is one weight."""
+        if not self.gradients[0].count:
+            return None
+        return Curvature.of(self.inputs if self.inputs[0].count else self.gradients, self.gradients)
 
     def see(self, x: Tensor) -> None:
         """What the weight is multiplied with in one forward pass: (groups, n, columns)."""
         groups, count, columns = x.shape
         parts = self.layout.parts
         cut = x.reshape(groups, count, parts, -1).transpose(1, 2).reshape(groups * parts, count, columns // parts)
-        self.moment.add(cut.mT @ cut)
+        self.inputs[self.half].add(cut.mT @ cut)
 
 
 def scores(output: Tensor) -> bool:
@@ -91,6 +117,19 @@ def divergence(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
     return total
 
 
+def mirrored(inputs: Any) -> Any:
+    """Images, each from right to left; other tensors as they are."""
+    return mapped(inputs, lambda tensor: tensor.flip(-1) if tensor.ndim == IMAGES else tensor)
+
+
+def symmetric(model: nn.Module, inputs: Any) -> bool:
+    """Whether mirror images are answered much like the images, in scores of classes: they are then as good as further
+    examples."""
+    with evaluating(model):
+        wanted, found = (answers(forward(model, view)) for view in (inputs, mirrored(inputs)))
+    return all(map(scores, wanted)) and divergence(found, wanted) < ALIKE
+
+
 def direction(answer: Tensor, draw: torch.Generator) -> Tensor:
     """A random gradient at an answer, whose covariance is the second derivative of the divergence (summed over the
     examples)."""
@@ -103,9 +142,10 @@ def direction(answer: Tensor, draw: torch.Generator) -> Tensor:
 
 
 def information(
-    model: nn.Module, layouts: dict[str, Matrices], batches: Iterable[Any], context: Context
+    model: nn.Module, layouts: dict[str, Matrices], batches: Iterable[Any], context: Context, mirror: bool = False
 ) -> dict[str, Information]:
-    """Of the weights at the paths of `layouts`; those that no answer depends on are absent."""
+    """Of the weights at the paths of `layouts`; those that no answer depends on are absent. mirror: on mirror images,
+    too."""
     plain, owned = encodings.decoded(twin(model)).eval(), dict[str, nn.Parameter]()
     for weight in weights(plain):
         if weight.path in layouts:
@@ -114,27 +154,34 @@ def information(
                 module._parameters[name] = owned[weight.path]
     draw, count = torch.Generator().manual_seed(context.seed), 0
     layers = _layers(plain, owned)
-    found = {path: Information.empty(layout, path in layers.values()) for path, layout in layouts.items()}
+    found = {path: Information.empty(layout) for path, layout in layouts.items()}
     with hooked(plain, {layer: _look(found[path], draw) for layer, path in layers.items()}):
         for inputs in batches:
-            outputs = [t for t in answers(forward(plain, inputs)) if t.requires_grad]
-            if not all(t.isfinite().all() for t in outputs):
-                raise StepError(
-                    "NaN or infinite answers while measuring the importance of weights: look at the training examples"
-                )
-            for last in reversed(range(DIRECTIONS if outputs else 0)):
-                directions = [direction(t.detach(), draw) for t in outputs]
-                gradients = torch.autograd.grad(
-                    outputs, list(owned.values()), directions, retain_graph=last > 0, allow_unused=True
-                )
-                for path, gradient in zip(owned, gradients, strict=True):
-                    if gradient is not None:
-                        found[path].add(gradient)
+            for made in found.values():
+                made.half = count % 2
+            for view in (inputs, mirrored(inputs) if mirror else inputs):
+                for path, gradient in _gradients(plain, owned, view, draw):
+                    found[path].add(gradient)
             count += 1
             context.progress("importance of weights", count, count + 1)
     if not count:
         raise StepError("there are no training examples to measure the importance of weights on; give some")
     return {path: made for path, made in found.items() if made.rows.any()}
+
+
+def _gradients(
+    model: nn.Module, owned: dict[str, nn.Parameter], inputs: Any, draw: torch.Generator
+) -> Iterator[tuple[str, Tensor]]:
+    """Of one backward pass from a random direction, by path."""
+    outputs = [t for t in answers(forward(model, inputs)) if t.requires_grad]
+    if not all(t.isfinite().all() for t in outputs):
+        raise StepError(
+            "NaN or infinite answers while measuring the importance of weights: look at the training examples"
+        )
+    if outputs:
+        directions = [direction(t.detach(), draw) for t in outputs]
+        gradients = torch.autograd.grad(outputs, list(owned.values()), directions, allow_unused=True)
+        yield from ((path, g) for path, g in zip(owned, gradients, strict=True) if g is not None)
 
 
 def _layers(model: nn.Module, owned: dict[str, nn.Parameter]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from rarefy.graph.weights import Weight
 from rarefy.quantizing.decision import TRANSPOSED
 
 WIDEST = 2048  # columns that share a curvature; wider matrices are cut
+FEW = 16  # rows: where there are fewer, columns have no steps of their own
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,15 @@ class Matrices:
         return tuple(n if d == self.outputs and len(self.shape) > 1 else 1 for d, n in enumerate(self.shape))
 
     @property
+    def column_shape(self) -> tuple[int, ...] | None:
+        """That of a value for each input, broadcast to the weight's; None where inputs have too few weights to be worth
+        one."""
+        inputs = 1 - self.outputs
+        if self.groups > 1 or len(self.shape) < 2 or self.shape[self.outputs] < FEW or self.shape[inputs] < 2:
+            return None
+        return tuple(n if d == inputs else 1 for d, n in enumerate(self.shape))
+
+    @property
     def parts(self) -> int:
         """The parts that the columns of a matrix are cut into."""
         columns = self._whole()[2]
@@ -61,6 +71,12 @@ class Matrices:
             tensor = tensor.reshape(groups, self.shape[0] // groups, rows, -1).transpose(1, 2)
         cut = tensor.reshape(groups, rows, self.parts, columns // self.parts)
         return cut.transpose(1, 2).reshape(groups * self.parts, rows, -1)
+
+    def inputs(self, columns: Tensor) -> Tensor:
+        """(groups x parts, columns) -> `column_shape`, the mean of an input's columns."""
+        rows = self._whole()[1]
+        whole = self.joined(columns[:, None].expand(-1, rows, -1))
+        return whole.mean([d for d in range(len(self.shape)) if d != 1 - self.outputs], keepdim=True)
 
     def joined(self, matrices: Tensor) -> Tensor:
         """The inverse of `split`."""

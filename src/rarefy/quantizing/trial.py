@@ -41,7 +41,7 @@ class Trial:
 
     def start(self, bits: float) -> float:
         """The logarithm of the shared step at which normally distributed weights have about this entropy."""
-        used = [r for r in self.roundings.values() if r.relative is not None]
+        used = [r for r in self.roundings.values() if r.rows is not None]
         if not used:
             return 0.0
         spread = torch.cat([_octaves(r) for r in used])
@@ -84,7 +84,8 @@ def masks(weight: Weight) -> list[encodings.Encoding]:
 
 def _octaves(rounding: Rounding) -> Tensor:
     """The logarithm of the size of each row's weights, in units of its relative step."""
-    assert rounding.relative is not None
+    assert rounding.rows is not None
     dims = [d for d, size in enumerate(rounding.layout.row_shape) if size == 1]
-    size = rounding.weight.double().square().mean(dims, keepdim=True).sqrt().clamp(min=1e-30)
-    return (size.log2() - rounding.relative).expand(rounding.weight.shape).flatten()
+    even = rounding.weight.double() / (1 if rounding.columns is None else rounding.columns.exp2())
+    size = even.square().mean(dims, keepdim=True).sqrt().clamp(min=1e-30)
+    return (size.log2() - rounding.rows).expand(rounding.weight.shape).flatten()

@@ -124,7 +124,8 @@ def measured_table(name: str, columns: Sequence[str] = ()) -> str:
     """As they are in the file."""
     rows = measured(name)
     head = list(columns or rows[0])
-    return _table([h.replace("_", " ") for h in head], [[row[h] for h in head] for row in rows])
+    cells = [[row[h] for h in head] for row in rows]
+    return _table([h.replace("_", " ") for h in head], [line for line in cells if any(line)])
 
 
 def results() -> str:

@@ -45,11 +45,11 @@ def bits_of(path: str, layers: Mapping[str, int], otherwise: int) -> int:
     return next((bits for glob, bits in layers.items() if chosen(path, [glob])), otherwise)
 
 
-def check_some(step: str, plan: Plan) -> None:
-    """Raises `StepError` where no weight was found to quantize."""
+def check_some(step: str, plan: Plan, verb: str = "quantize") -> None:
+    """Raises `StepError` where no weight was found."""
     if not plan.do:
         reasons = "; ".join(f"{path}: {why}" for path, why in list(plan.leave.items())[:5])
-        raise StepError(f"{step} found no weight to quantize ({reasons}); leave it out")
+        raise StepError(f"{step} found no weight to {verb} ({reasons}); leave it out")
 
 
 def why_unfit(weight: Weight) -> str | None:

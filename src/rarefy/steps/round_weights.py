@@ -20,6 +20,7 @@ from rarefy.graph.modules import twin
 from rarefy.graph.weights import Weight, chosen, surveyed, weights, why_not
 from rarefy.quantizing import fisher
 from rarefy.quantizing.calibration import calibrated
+from rarefy.quantizing.decision import check_some
 from rarefy.quantizing.grids import Rounding
 from rarefy.quantizing.matrices import Matrices
 from rarefy.quantizing.normalisation import foldable, folded
@@ -87,9 +88,7 @@ class RoundWeights(Step):
             else:
                 plan.do[weight.path] = _decision(Matrices.of(weight))
                 plan.notes[weight.path] = "integers of as many bits as each is worth"
-        if not plan.do:
-            reasons = "; ".join(f"{path}: {why}" for path, why in list(plan.leave.items())[:5])
-            raise StepError(f"RoundWeights found no weight to round ({reasons}); leave it out")
+        check_some("RoundWeights", plan, "round")
         self._fold(plan, model, {w.path: w for w in found}, context)
         return plan
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 import torch
-from onnx import TensorProto, helper
+from onnx import TensorProto
 from torch import Tensor, nn
 
+from decoding import decoded
 from rarefy import encodings
 from rarefy.encodings import Affine, Mask
-from rarefy.export.writer import ModelWriter
 from rarefy.graph.weights import by_path
 
 FORMS = [(8, 0, 0), (8, None, 0), (8, 1, 0), (4, 0, 0), (3, 0, 4), (2, None, 0), (5, 0, 4)]
@@ -26,24 +24,12 @@ def made(bits: int, axis: int | None, group: int, symmetric: bool = True) -> nn.
     return layer
 
 
-def run(layer: nn.Linear) -> tuple[np.ndarray, onnx.GraphProto]:
-    """What ONNX Runtime makes of the stored tensors."""
-    graph = helper.make_graph([], "g", [], [helper.make_tensor_value_info("weight", TensorProto.FLOAT, [5, 12])])
-    writer = ModelWriter(graph)
-    writer.weight("weight", by_path(layer)["weight"])
-    writer.finish()
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    onnx.checker.check_model(model, full_check=True)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {})[0], graph
-
-
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_the_file_decodes_to_the_same_weight(form: tuple[int, int | None, int], symmetric: bool) -> None:
     layer = made(*form, symmetric)
-    decoded, graph = run(layer)
-    assert np.array_equal(decoded, layer.weight.detach().numpy())
+    values, graph = decoded(layer)
+    assert np.array_equal(values, layer.weight.detach().numpy())
     kinds = {t.name: (t.data_type, list(t.dims)) for t in graph.initializer}
     assert kinds["weight.values"] == (TensorProto.INT4 if form[0] <= 4 else TensorProto.INT8, [5, 12])
     weight = by_path(layer)["weight"]
@@ -72,7 +58,7 @@ def test_values_are_restored_from_their_integers(form: tuple[int, int | None, in
 def test_four_bits_are_widened_once_except_in_groups() -> None:
     """A convolution of 4-bit integers would run in floats; matrices in groups have kernels for them."""
     for group, casts in ((0, 1), (4, 0)):
-        _, graph = run(made(4, 0, group))
+        _, graph = decoded(made(4, 0, group))
         assert [node.op_type for node in graph.node] == ["Cast"] * casts + ["DequantizeLinear"]
 
 
@@ -102,7 +88,7 @@ def test_a_pruned_weight_stays_zero() -> None:
     weight = by_path(layer)["weight"]
     encodings.encode(weight, [mask, Affine.of(mask(layer.weight), 8, symmetric=False)], layer.weight)
     assert not layer.weight[~mask.mask].any()
-    assert np.array_equal(run(layer)[0], layer.weight.detach().numpy())
+    assert np.array_equal(decoded(layer)[0], layer.weight.detach().numpy())
 
 
 def test_a_bias_keeps_32_bits() -> None:

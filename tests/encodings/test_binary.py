@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 import torch
-from onnx import TensorProto, helper
 from torch import Tensor, nn
 
+from decoding import decoded
 from rarefy import encodings
 from rarefy.encodings import FewLevels, Signs, Ternary
-from rarefy.export.writer import ModelWriter
 from rarefy.graph.weights import by_path
 from rarefy.kernels import unpack_bits
 
@@ -33,24 +30,12 @@ def encoded(link: FewLevels, clip: float | None = 1.0) -> nn.Module:
     return module
 
 
-def run(module: nn.Module) -> tuple[np.ndarray, onnx.GraphProto]:
-    shape = by_path(module)["weight"].tensor.shape
-    graph = helper.make_graph([], "g", [], [helper.make_tensor_value_info("weight", TensorProto.FLOAT, shape)])
-    writer = ModelWriter(graph)
-    writer.weight("weight", by_path(module)["weight"])
-    writer.finish()
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    onnx.checker.check_model(model, full_check=True)
-    engine = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return engine.run(None, {})[0], graph
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("scaled", [True, False])
 @pytest.mark.parametrize("kind", [Signs, Ternary])
 def test_the_file_has_the_weight(kind: type[FewLevels], scaled: bool, shape: tuple[int, ...]) -> None:
     module = encoded(kind(shape, scaled))
-    got, graph = run(module)
+    got, graph = decoded(module)
     assert np.array_equal(got, module.weight.detach().numpy())
     weight = by_path(module)["weight"]
     held = sum(len(tensor.raw_data) for tensor in graph.initializer)
@@ -153,4 +138,4 @@ def test_balanced_filters_are_half_positive() -> None:
     weight = by_path(module)["weight"]
     encodings.encode(weight, [link.fit(weight.tensor.detach())], weight.tensor)
     assert ((module.weight > 0).float().mean(1) - 0.5).abs().max() < 0.1
-    assert np.array_equal(run(module)[0], module.weight.detach().numpy())
+    assert np.array_equal(decoded(module)[0], module.weight.detach().numpy())

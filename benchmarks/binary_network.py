@@ -139,16 +139,22 @@ def shares(model: onnx.ModelProto) -> dict[str, float]:
 
 
 def turns(calls: dict[tuple[str, int], Call], seconds: float) -> dict[tuple[str, int], list[float]]:
-    """Milliseconds of every turn."""
+    """Milliseconds of every turn: the median of ten calls in a row, after three that are not timed, in which the
+    threads of the network before stop spinning."""
     found: dict[tuple[str, int], list[float]] = {what: [] for what in calls}
     clock = time.thread_time_ns if max(threads for _, threads in calls) == 1 else time.perf_counter_ns
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         for what, run in calls.items():
-            begin = clock()
-            run()
-            found[what].append((clock() - begin) / 1e6)
+            taken = [_time(run, clock) for _ in range(13)]
+            found[what].append(statistics.median(taken[3:]))
     return found
+
+
+def _time(run: Call, clock: Callable[[], int]) -> float:
+    begin = clock()
+    run()
+    return (clock() - begin) / 1e6
 
 
 def rows(models: dict[str, onnx.ModelProto], threads: list[int], seconds: float) -> list[dict[str, object]]:

@@ -186,6 +186,30 @@ def test_shortcuts_and_shifted_prelus(model: Network, task: Toy) -> None:
     torch.testing.assert_close(result.wide(x) - layer, result.wide.shortcut(x))
 
 
+@pytest.mark.parametrize(
+    ("network", "around"),
+    [
+        ("resnet20", [f"stage{i}.{j}.conv2" for i in (1, 2, 3) for j in (0, 1, 2)]),
+        ("resnet18,classes=5,size=32,width=8", [f"layer{i}.{j}.conv2" for i in (1, 2, 3, 4) for j in (0, 1)]),
+        (
+            "resnet50,classes=5,size=32,width=8",
+            [f"layer{i}.{j}.conv2" for i, n in ((1, 3), (2, 4), (3, 6), (4, 3)) for j in range(n)],
+        ),
+    ],
+)
+def test_no_block_adds_its_input_twice(network: str, around: list[str], task: Toy) -> None:
+    """Otherwise what passes doubles from block to block."""
+    torch.manual_seed(0)
+    model, few = zoo.build(network).eval(), Toy(torch.randn(2, 3, 32, 32))
+    plan = planned(model, few, shortcuts=True)
+    assert list(plan.also) == around
+    left = [path for path in plan.do if path.endswith("conv1.weight")]
+    assert all(plan.notes[path].endswith("its block adds its input already") for path in left)
+    stages = Binarize(activations=None, shortcuts=True)(Binarize(weights=None, shortcuts=True)(model, few), few)
+    units = [path for path, module in stages.named_modules() if isinstance(module, BinaryUnit)]
+    assert units == around
+
+
 def test_two_stages(model: Network, task: Toy) -> None:
     first = Binarize(weights=None)(model, task)
     assert not encodings.chain(by_path(first)["plain.weight"])

@@ -239,6 +239,14 @@ def test_without_training_examples() -> None:
     assert Quantize(activations=None)(mobile(), Empty(PICTURES))
 
 
+def test_symmetric_activations_have_no_zero_point_where_they_are_never_negative() -> None:
+    made = Quantize(symmetric_activations=True)(mobile(), TASK)
+    points = [
+        int(buffer) for path, buffer in made.named_buffers() if path.endswith(("input_zero_point", "output_zero_point"))
+    ]
+    assert set(points) == {0, 128}
+
+
 def test_constant_activations() -> None:
     made = Quantize()(mobile(), Toy(torch.zeros(4, 3, 12, 12)))
     with torch.no_grad():

@@ -2,19 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rarefy.binarizing.inputs import View
+from rarefy.graph.flow import Flow, Value
 from rarefy.graph.modules import replaced
 from rarefy.layers.binary_units import BinaryUnit, Copies
 
+SUMS = {"add", "iadd", "radd", "sub", "isub", "rsub"}
 
-def shortcut(path: str, view: View) -> dict[str, Any] | None:
-    """As plain data; None where the result has another shape than copies of the input, or the layer is called more
-    than once."""
+
+def shortcuts(paths: Collection[str], view: View) -> tuple[dict[str, dict[str, Any]], set[str]]:
+    """For the layers at `paths`, as plain data, the shortcuts that fit, and the layers within a block that has one.
+
+    A block that adds its input to its result would add it twice if each of its layers had a shortcut too, and the sum
+    would double from block to block. The last layers come first: where a block has a shortcut, its first layer, which
+    is left, has that one.
+    """
+    made, within, order = dict[str, dict[str, Any]](), set[str](), list(view.flow.made_by)
+    open_to = {p for p, m in view.modules.items() if isinstance(m, nn.Conv2d) and max(m.kernel_size) == 1}
+    closed = {value for path in set(view.layers) - open_to for value in view.flow.outputs.get(path, [])}
+    fitting = {path: unit for path in paths if (unit := _unit(path, view))}
+    for path in sorted(fitting, key=lambda path: order.index(view.flow.outputs[path][0]), reverse=True):
+        (before,), (after,) = view.flow.inputs[path], view.flow.outputs[path]
+        if _added(view.flow, _carried(view.flow, before, closed | {after}), _carried(view.flow, after, closed)):
+            within.add(path)
+        else:
+            made[path] = fitting[path]
+            closed.discard(after)
+    return {path: made[path] for path in paths if path in made}, within
+
+
+def _carried(seen: Flow, value: Value, closed: set[Value]) -> set[Value]:
+    """What `value` reaches without a layer in between; a shortcut may project it."""
+    found = {value}
+    for step in seen.steps:
+        if found.intersection(step.inputs):
+            found.update(set(step.outputs) - closed)
+    return found
+
+
+def _added(seen: Flow, around: set[Value], through: set[Value]) -> bool:
+    """Whether one of each is summed somewhere."""
+    return any(
+        step.name in SUMS and {*step.inputs} & around - through and {*step.inputs} & through for step in seen.steps
+    )
+
+
+def _unit(path: str, view: View) -> dict[str, Any] | None:
+    """None where the result has another shape than copies of the input, or the layer is called more than once."""
     layer, seen = view.modules[path], view.flow
     if not isinstance(layer, nn.Conv2d) or seen.calls[path] != 1:
         return None

@@ -126,8 +126,10 @@ def round_activations(model: nn.Module, points: list[Point], grids: Grids) -> No
 def _range(point: Point, seen: Seen | None, observer: Method, symmetric: bool) -> Grid:
     low, high = 0.0, 0.0
     if seen is not None:
+        observed = seen.ranges[point.place]
+        symmetric = symmetric and observed.low < 0  # else half of the integers would stand for nothing
         try:
-            low, high = seen.ranges[point.place].range(observer, point.bits, symmetric=symmetric)
+            low, high = observed.range(observer, point.bits, symmetric=symmetric)
         except InputError as error:
             raise StepError(
                 f"calibration never reached {point.place[0]} ({error}); give other training examples, or leave the "

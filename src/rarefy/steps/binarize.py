@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rarefy import encodings
 from rarefy.binarizing import advice
 from rarefy.binarizing.inputs import Inputs, View, looked_at, viewed
-from rarefy.binarizing.shortcuts import shortcut, with_shortcut
+from rarefy.binarizing.shortcuts import shortcuts, with_shortcut
 from rarefy.encodings import FewLevels, Signs, Ternary
 from rarefy.errors import StepError
 from rarefy.graph.ends import between
@@ -76,7 +76,8 @@ class Binarize(Step):
     )
     prelu: bool = Field(False, description="after binary layers, nn.ReLU becomes a PReLU that shifts in and out")
     shortcuts: bool = Field(
-        False, description="a real-valued shortcut around every binary convolution and its BatchNorm"
+        False,
+        description="a real-valued shortcut around binary convolutions and their BatchNorm, where their block has none",
     )
     keep: tuple[Kept, ...] = Field(("first", "last", "pointwise"), description="layers that stay as they are")
     examples: int = Field(128, ge=1, description="training examples to look at the layers' inputs on")
@@ -139,9 +140,11 @@ class Binarize(Step):
         for path in relus:
             if after.intersection(view.flow.inputs.get(path, [])):
                 plan.also[path] = {"prelu": view.inputs[path].channels}
-        for path in done if self.shortcuts else ():
-            if made := shortcut(path, view):
-                plan.also[path] = made
+        made, within = shortcuts(done if self.shortcuts else (), view)
+        plan.also |= made
+        for weight in left:
+            if within.intersection(view.paths[id(m)] for m, _ in weight.owners):
+                plan.notes[weight.path] += "; no shortcut of its own: its block adds its input already"
 
     def _kept(self, view: View, module: nn.Module) -> str | None:
         return advice.why_kept(view.paths[id(module)], module, self.keep, view.ends)

@@ -64,7 +64,9 @@ class Quantize(Step):
         "channel", description="what of a weight shares a scale: a number is a group of inputs of a matrix"
     )
     symmetric: bool = Field(True, description="weights have no zero point; engines want it so for speed")
-    symmetric_activations: bool = Field(False, description="the middle of an activation's integers is 0")
+    symmetric_activations: bool = Field(
+        False, description="the middle of an activation's integers is 0, or the least where it is never negative"
+    )
     examples: int = Field(128, ge=1, description="training examples to measure ranges on")
     reduce_range: bool | None = Field(
         None, description="at most 7 bits for weights, so that no 8-bit multiply-add saturates; by default on such CPUs"

@@ -23,11 +23,12 @@ def shortcuts(paths: Collection[str], view: View) -> tuple[dict[str, dict[str, A
     would double from block to block. The last layers come first: where a block has a shortcut, its first layer, which
     is left, has that one.
     """
-    made, within, order = dict[str, dict[str, Any]](), set[str](), list(view.flow.made_by)
+    made, within = dict[str, dict[str, Any]](), set[str]()
+    order = {value: place for place, value in enumerate(view.flow.made_by)}
     open_to = {p for p, m in view.modules.items() if isinstance(m, nn.Conv2d) and max(m.kernel_size) == 1}
     closed = {value for path in set(view.layers) - open_to for value in view.flow.outputs.get(path, [])}
     fitting = {path: unit for path in paths if (unit := _unit(path, view))}
-    for path in sorted(fitting, key=lambda path: order.index(view.flow.outputs[path][0]), reverse=True):
+    for path in sorted(fitting, key=lambda path: order.get(view.flow.outputs[path][0], -1), reverse=True):
         (before,), (after,) = view.flow.inputs[path], view.flow.outputs[path]
         if _added(view.flow, _carried(view.flow, before, closed | {after}), _carried(view.flow, after, closed)):
             within.add(path)

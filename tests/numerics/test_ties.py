@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rarefy.numerics.ties import BITS, LEAST, short, sum_scale, unit, weight_scale
@@ -31,6 +31,8 @@ def test_sums_of_products_are_never_half_way(given_scale: float, rounded: float,
 
 
 @given(SCALES, SCALES, st.floats(0.3, 4))
+@example(1.0, 1.0, 1.0)
+@example(0.75, 3.0, 1.0)
 def test_sums_of_activations_are_never_half_way(first: float, second: float, more: float) -> None:
     addends = [short(first), short(second)]
     made = sum_scale((first + second) * more, addends)

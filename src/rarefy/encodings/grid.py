@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from rarefy.encodings.base import Encoding, Writer
+from rarefy.numerics.straight_through import rounded
 
 PER_OCTAVE = 4
 BASE = 2 ** (1 / PER_OCTAVE)
-
-
-class _Rounded(torch.autograd.Function):
-    """d weight / d values = 1 inside the range and 0 beyond it (straight-through)."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, step: Tensor, most: int) -> Tensor:
-        q = (values / step).round()
-        ctx.save_for_backward(q.abs() <= most)
-        return q.clamp(-most, most) * step
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (inside,) = ctx.saved_tensors
-        return gradients[0] * inside, None, None
 
 
 class Grid(Encoding):
@@ -68,8 +54,8 @@ class Grid(Encoding):
 
     def forward(self, values: Tensor) -> Tensor:
         """Round, with a straight-through gradient."""
-        rounded: Tensor = _Rounded.apply(values, self.steps(), self.most(self.bits))  # type: ignore[no-untyped-call]
-        return rounded
+        steps, most = self.steps(), self.most(self.bits)
+        return rounded(values, steps, torch.zeros_like(steps), (-most, most), 1)
 
     def store(self, values: Tensor) -> Tensor:
         """The integers."""

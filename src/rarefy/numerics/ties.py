@@ -41,6 +41,6 @@ def unit(scale: float) -> float:
 
 def sum_scale(scale: float, addends: list[float]) -> float:
     """The scale below `scale` for sums of activations of the scales `addends`, which are short or such sums."""
-    step = min(unit(short(scale)), *map(unit, addends))
+    step = min(math.ldexp(1.0, math.frexp(scale)[1] - BITS), *map(unit, addends))
     count = math.floor(scale / step)
     return (count - 1 + count % 2) * step

@@ -29,7 +29,7 @@ def decide(plan: Plan, model: nn.Module, found: list[Weight], skip: Sequence[str
     names = {path: owners[id(m)] for path, m in work.named_modules() if id(m) in owners}
     for norm, layer in foldable(work, seen).items():
         if names[layer] in plan.do and not chosen(f"{norm}.weight", skip):
-            _fold(plan, norm, layer)
+            fold(plan, norm, layer)
             work = folded(work, norm, layer)
     encodings.decoded(work)
     modules = dict(work.named_modules())
@@ -81,10 +81,11 @@ def watched(model: nn.Module, context: Context) -> Flow:
         return flow(model, lambda: forward(model, inputs))
 
 
-def _fold(plan: Plan, norm: str, layer: str) -> None:
+def fold(plan: Plan, norm: str, layer: str) -> None:
+    """Decide that a BatchNorm goes into a layer."""
     plan.also[norm] = {"into": layer}
     for path in (f"{norm}.weight", f"{norm}.bias"):
-        if plan.leave.pop(path, None):
+        if plan.leave.pop(path, None) or plan.do.pop(path, None):
             plan.do[path], plan.notes[path] = {"into": layer}, f"folded into {layer}"
     if plan.leave.pop(f"{layer}.bias", None):
         plan.do[f"{layer}.bias"], plan.notes[f"{layer}.bias"] = {"takes": norm}, f"takes over the shift of {norm}"

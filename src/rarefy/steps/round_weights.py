@@ -15,15 +15,14 @@ from rarefy import budget, encodings
 from rarefy.calibration import pieces
 from rarefy.encodings import Grid
 from rarefy.errors import StepError
-from rarefy.graph.flow import flow
 from rarefy.graph.modules import twin
 from rarefy.graph.weights import Weight, chosen, surveyed, weights, why_not
-from rarefy.quantizing import fisher
+from rarefy.quantizing import between, change, fisher
 from rarefy.quantizing.calibration import calibrated
 from rarefy.quantizing.decision import check_some
 from rarefy.quantizing.grids import Rounding
 from rarefy.quantizing.matrices import Matrices
-from rarefy.quantizing.normalisation import foldable, folded
+from rarefy.quantizing.normalisation import foldable
 from rarefy.quantizing.search import coarsest
 from rarefy.quantizing.trial import Trial, masks
 from rarefy.settings import the_one
@@ -93,25 +92,18 @@ class RoundWeights(Step):
         return plan
 
     def _fold(self, plan: Plan, model: nn.Module, found: dict[str, Weight], context: Context) -> None:
-        work, inputs = twin(model), budget.examples(model, context)
-        with evaluating(work):
-            seen = flow(work, lambda: forward(work, inputs))
-        for norm, layer in foldable(work, seen).items():
+        work = twin(model)
+        for norm, layer in foldable(work, between.watched(work, context)).items():
             if f"{layer}.weight" not in plan.do or chosen(f"{norm}.weight", self.skip):
                 continue
-            plan.also[norm] = {"into": layer}
-            for path in (f"{norm}.weight", f"{norm}.bias"):
-                if plan.leave.pop(path, None) or plan.do.pop(path, None):
-                    plan.do[path], plan.notes[path] = {"into": layer}, f"folded into {layer}"
+            between.fold(plan, norm, layer)
             bias, rows = f"{layer}.bias", found[f"{layer}.weight"].tensor.shape[0]
             if bias not in found and rows >= SMALLEST and not chosen(bias, self.skip):
                 plan.also[bias] = _decision(Matrices((rows,)))
 
     def apply(self, model: nn.Module, plan: Plan, context: Context) -> nn.Module:
         """Fold, measure, round."""
-        for norm, made in plan.also.items():
-            if "into" in made:
-                model = folded(model, norm, made["into"])
+        model = change.fold(model, plan)
         decisions = {**plan.do, **plan.also}
         found = [w for w in weights(model) if "bits" in decisions.get(w.path, {})]
         if context.blank:

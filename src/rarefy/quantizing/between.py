@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from rarefy import budget, encodings
+from rarefy.errors import DataError, ModelError
 from rarefy.graph.ends import first_and_last
 from rarefy.graph.flow import Flow, flow
 from rarefy.graph.modules import twin
@@ -63,6 +64,22 @@ def narrow(plan: Plan, model: nn.Module, bits: dict[str, int]) -> None:
     for made in plan.also.values():
         if "of" in made:
             made["bits"] = most.get(made["of"], 8)
+
+
+def corrections(plan: Plan, model: nn.Module, context: Context) -> None:
+    """Add what takes over the mean change of a layer's outputs where weights alone are rounded: the layer's own bias,
+    or the mean of the BatchNorm after it. Nothing where there are no training examples that the network runs on: then
+    weights are rounded all the same."""
+    try:
+        context.task.train(seed=context.seed)
+        seen = watched(model, context)
+    except (DataError, ModelError):
+        return
+    norms = {layer: norm for norm, layer in foldable(model, seen).items()}
+    owners = {id(m): w.path for w in weights(model) for m, name in w.owners if name == "weight"}
+    for path, module in model.named_modules():
+        if owners.get(id(module)) in plan.do and isinstance(module, INTEGER_LAYERS) and path in seen.inputs:
+            plan.also[f"{path}:mean"] = {"corrects": path, "norm": norms.get(path)}
 
 
 def settle(model: nn.Module, plan: Plan, blank: bool) -> None:

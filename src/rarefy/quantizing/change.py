@@ -71,6 +71,11 @@ def fold(model: nn.Module, plan: Plan) -> nn.Module:
     return model
 
 
+def planned_corrections(plan: Plan) -> dict[str, str | None]:
+    """The layers whose outputs' means are restored, and the BatchNorms that do it for layers without a bias."""
+    return {made["corrects"]: made["norm"] for made in plan.also.values() if "corrects" in made}
+
+
 def round_weight(
     model: nn.Module,
     weight: Weight,
@@ -103,9 +108,14 @@ def _correct(model: nn.Module, weight: Weight, lost: Tensor, seen: Seen) -> None
     paths = {id(module): path for path, module in model.named_modules()}
     for owner, name in weight.owners:
         bias, mean = owner._parameters.get("bias"), seen.means.get(paths[id(owner)])
+        norm = seen.norms.get(paths[id(owner)])
         plain = not encodings.chain(weight) and not owner._forward_hooks and not owner._forward_pre_hooks
-        if bias is not None and mean is not None and name == "weight" and plain:
+        if mean is None or name != "weight" or not plain or not bool(mean.isfinite().all()):
+            continue
+        if bias is not None:
             bias.add_(mean_error(owner, lost, mean))
+        elif norm is not None:
+            model.get_buffer(f"{norm}.running_mean").sub_(mean_error(owner, lost, mean))
 
 
 def grids(points: list[Point], seen: Seen | None, observer: Method, symmetric: bool) -> Grids:

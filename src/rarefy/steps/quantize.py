@@ -101,6 +101,8 @@ class Quantize(Step):
         check_some("Quantize", plan)
         if self.activations:
             between.decide(plan, model, found, self.skip, context)
+        else:
+            between.corrections(plan, model, context)
         if self.equalise:
             work = change.fold(twin(model), plan)
             pairs = equalisation.pairs(work, between.watched(work, context), _integers(plan))
@@ -155,6 +157,9 @@ class Quantize(Step):
         if not context.blank and places:
             layers = [p.place[0] for p in places if isinstance(model.get_submodule(p.place[0]), INTEGER_LAYERS)]
             seen = calibrated(model, places, dict.fromkeys(layers), context, self.examples)
+        elif not context.blank and (norms := change.planned_corrections(plan)):
+            seen = calibrated(model, (), norms, context, self.examples)
+            seen.norms = norms
         grids = change.grids(places, seen, self.observer, self.symmetric_activations)
         for weight in found:
             made = plan.do.get(weight.path, {})

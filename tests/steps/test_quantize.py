@@ -306,9 +306,9 @@ def test_rounding_up_or_down_by_what_the_layers_see() -> None:
     step = Quantize(weights=2, rounding="adaptive", activations=None)
     assert error(step, mobile()) < 0.95 * error(step.replace(rounding="nearest"), mobile())
     notes = step.plan(mobile(), Context(task=TASK)).notes
-    assert notes["5.weight"] == "3-bit integers, a scale per channel, up or down by what the layer sees"
+    assert notes["5.weight"] == "2-bit integers, a scale per channel, up or down by what the layer sees"
     plan = step.plan(CASES["transposed"].model(), Context(task=CASES["transposed"].task()))
-    assert plan.notes["up.weight"] == "3-bit integers, a scale per channel, to the nearest (of ConvTranspose2d)"
+    assert plan.notes["up.weight"] == "2-bit integers, a scale per channel, to the nearest (of ConvTranspose2d)"
     assert "rounding" not in plan.do["up.weight"]
 
 

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rarefy.binarizing.inputs import View
+from rarefy.graph.ends import reached
 from rarefy.graph.flow import Flow, Value
 from rarefy.graph.modules import replaced
 from rarefy.layers.binary_units import BinaryUnit, Copies
@@ -25,26 +26,18 @@ def shortcuts(paths: Collection[str], view: View) -> tuple[dict[str, dict[str, A
     """
     made, within = dict[str, dict[str, Any]](), set[str]()
     order = {value: place for place, value in enumerate(view.flow.made_by)}
-    open_to = {p for p, m in view.modules.items() if isinstance(m, nn.Conv2d) and max(m.kernel_size) == 1}
-    closed = {value for path in set(view.layers) - open_to for value in view.flow.outputs.get(path, [])}
+    pointwise = {p for p, m in view.modules.items() if isinstance(m, nn.Conv2d) and max(m.kernel_size) == 1}
+    # not those of 1x1 convolutions, which a block's own shortcut may hold
+    closed = {value for path in set(view.layers) - pointwise for value in view.flow.outputs.get(path, [])}
     fitting = {path: unit for path in paths if (unit := _unit(path, view))}
     for path in sorted(fitting, key=lambda path: order.get(view.flow.outputs[path][0], -1), reverse=True):
         (before,), (after,) = view.flow.inputs[path], view.flow.outputs[path]
-        if _added(view.flow, _carried(view.flow, before, closed | {after}), _carried(view.flow, after, closed)):
+        if _added(view.flow, reached(view.flow, [before], closed | {after}), reached(view.flow, [after], closed)):
             within.add(path)
         else:
             made[path] = fitting[path]
             closed.discard(after)
     return {path: made[path] for path in paths if path in made}, within
-
-
-def _carried(seen: Flow, value: Value, closed: set[Value]) -> set[Value]:
-    """What `value` reaches without a layer in between; a shortcut may project it."""
-    found = {value}
-    for step in seen.steps:
-        if found.intersection(step.inputs):
-            found.update(set(step.outputs) - closed)
-    return found
 
 
 def _added(seen: Flow, around: set[Value], through: set[Value]) -> bool:

@@ -1,4 +1,4 @@
-"""The layers at either end of a network."""
+"""The layers at either end of a network, and what is between layers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ def first_and_last(seen: Flow, layers: Collection[str]) -> tuple[set[str], set[s
     """Of the modules at the paths `layers`: those that read the network's input with no other between, and those that
     no other reads from on the way to its output."""
     given = {value for path in layers for value in seen.outputs.get(path, [])}
-    fed = set(given)
-    for step in seen.steps:
-        if fed.intersection(step.inputs):
-            fed.update(step.outputs)
+    fed = reached(seen, given, set())
     read = {value for path in layers for value in seen.inputs.get(path, [])}
     reaching = set(read)
     for step in reversed(seen.steps):
@@ -27,9 +24,14 @@ def first_and_last(seen: Flow, layers: Collection[str]) -> tuple[set[str], set[s
 
 def between(seen: Flow, some: Collection[str], layers: Collection[str]) -> set[Value]:
     """The values that come from the modules at `some`, with no other of `layers` in between."""
-    found = {value for path in some for value in seen.outputs.get(path, [])}
-    others = {value for path in layers for value in seen.outputs.get(path, [])} - found
+    given = {value for path in some for value in seen.outputs.get(path, [])}
+    return reached(seen, given, {value for path in layers for value in seen.outputs.get(path, [])} - given)
+
+
+def reached(seen: Flow, values: Collection[Value], closed: Collection[Value]) -> set[Value]:
+    """The values, and all that is made of them, but for what is `closed` and what is made of that alone."""
+    found = set(values)
     for step in seen.steps:
         if found.intersection(step.inputs):
-            found.update(set(step.outputs) - others)
+            found.update(set(step.outputs).difference(closed))
     return found

@@ -26,7 +26,7 @@ def decide(plan: Plan, model: nn.Module, found: list[Weight], skip: Sequence[str
     """Add to a plan that has the weights everything about activations, found out on a copy."""
     work = twin(model)
     seen = watched(work, context)
-    owners = {id(m): w.path for w in weights(work) for m, name in w.owners if name == "weight"}
+    owners = _owners(work)
     names = {path: owners[id(m)] for path, m in work.named_modules() if id(m) in owners}
     for norm, layer in foldable(work, seen).items():
         if names[layer] in plan.do and not chosen(f"{norm}.weight", skip):
@@ -76,7 +76,7 @@ def corrections(plan: Plan, model: nn.Module, context: Context) -> None:
     except (DataError, ModelError):
         return
     norms = {layer: norm for norm, layer in foldable(model, seen).items()}
-    owners = {id(m): w.path for w in weights(model) for m, name in w.owners if name == "weight"}
+    owners = _owners(model)
     for path, module in model.named_modules():
         if owners.get(id(module)) in plan.do and isinstance(module, INTEGER_LAYERS) and path in seen.inputs:
             plan.also[f"{path}:mean"] = {"corrects": path, "norm": norms.get(path)}
@@ -96,6 +96,11 @@ def watched(model: nn.Module, context: Context) -> Flow:
     inputs = budget.examples(model, context)
     with evaluating(model):
         return flow(model, lambda: forward(model, inputs))
+
+
+def _owners(model: nn.Module) -> dict[int, str]:
+    """The path of each layer's weight, by the id of the layer."""
+    return {id(m): w.path for w in weights(model) for m, name in w.owners if name == "weight"}
 
 
 def fold(plan: Plan, norm: str, layer: str) -> None:

@@ -16,7 +16,7 @@ from rarefy import Classification, Finetune, Task, Train, train
 from rarefy.errors import DataError, SettingsError, StepError
 from rarefy.files import model_tensors
 from rarefy.objective import Joined, Objective
-from rarefy.step import Context
+from rarefy.step import Context, Plan
 from rarefy.teacher import Match, Teacher
 from rarefy.train import fit
 from rarefy.training_step import TrainingStep
@@ -327,13 +327,13 @@ OF_TORCH = pytest.mark.filterwarnings("ignore:.torch.jit.script_method:Deprecati
 
 @OF_TORCH
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-def test_compiled_it_learns_the_same() -> None:
-    step, model = (
-        Train(steps=5, lr=0.1, optimizer="sgd"),
-        nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 4)),
-    )
-    plain, _ = trained(step, model=copy.deepcopy(model))
-    fast, _ = trained(step.replace(compile=True), model=copy.deepcopy(model))
+@pytest.mark.parametrize("teacher", [None, Teacher(), Teacher(mutual=True)], ids=["alone", "taught", "together"])
+def test_compiled_it_learns_the_same(teacher: Teacher | None) -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 4))
+    step, original = Train(steps=5, lr=0.1, optimizer="sgd", teacher=teacher), small()
+    context = Context(task=task(), original=original)
+    plain = step.apply(copy.deepcopy(model), Plan(), context)
+    fast = step.replace(compile=True).apply(copy.deepcopy(model), Plan(), context)
     assert not same(plain, model)
     for a, b in zip(plain.state_dict().values(), fast.state_dict().values(), strict=True):
         assert torch.allclose(a, b, atol=1e-5)
@@ -347,6 +347,8 @@ def test_every_training_is_compiled_however_many_there_were() -> None:
     for width in range(1, 11):
         trained(Train(steps=1, compile=True), model=nn.Sequential(nn.Linear(6, width), nn.Linear(width, 4)))
     assert counts["unique_graphs"] == before + 10
+    Train(steps=1, compile=True, teacher=Teacher()).apply(small(), Plan(), Context(task=task(), original=small()))
+    assert counts["unique_graphs"] == before + 12  # the student and its teacher
 
 
 @OF_TORCH

@@ -46,6 +46,11 @@ class Lesson(nn.Module):
         total = sum(source.share for source in settings.networks)
         self.shares = tuple(source.share / total for source in settings.networks)
 
+    @property
+    def teachers(self) -> tuple[nn.Module, ...]:
+        """Those that learn and those that do not are never together."""
+        return self.frozen or tuple(self.peers)
+
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         for teacher in self.frozen:
             teacher._apply(fn)  # type: ignore[no-untyped-call]
@@ -69,7 +74,7 @@ class Lesson(nn.Module):
 
     def _taught(self, inputs: Any) -> tuple[list[Any], dict[str, Tensor]]:
         """What every teacher answers, and the features of the first."""
-        teachers, found = self.frozen or tuple(self.peers), dict[str, Tensor]()
+        teachers, found = self.teachers, dict[str, Tensor]()
         with torch.set_grad_enabled(self.settings.mutual and torch.is_grad_enabled()):
             with captured(teachers[0], [pair.teacher for pair in self.pairs]) as found:
                 answers = [forward(teachers[0], inputs)]

@@ -55,7 +55,6 @@ def lesson(step: str, settings: Teacher, student: nn.Module, context: Context) -
 
 def recorded(settings: Teacher, taught: Lesson, context: Context) -> list[TeacherRecord]:
     """Which networks taught, so that a reader of the run can tell."""
-    networks = taught.frozen or tuple(taught.peers)
     return [
         TeacherRecord(
             network=source.network,
@@ -66,7 +65,7 @@ def recorded(settings: Teacher, taught: Lesson, context: Context) -> list[Teache
             if settings.mutual or source.network == ORIGINAL
             else evaluate(network, context.task.judge(), context.task),
         )
-        for source, network in zip(settings.networks, networks, strict=True)
+        for source, network in zip(settings.networks, taught.teachers, strict=True)
     ]
 
 

@@ -82,7 +82,7 @@ def mnist() -> Classification:
     return Classification(split.train, split.judge, name="MNIST")
 
 
-def cifar10() -> Classification:
+def cifar10(batch_size: int = 128) -> Classification:
     """CIFAR-10 from its JPEG copy, decoded once into the cache."""
     kept = CACHE / "cifar10.npz"
     if not kept.exists():
@@ -103,7 +103,7 @@ def cifar10() -> Classification:
         names = tuple(str(c) for c in arrays["classes"])
         train = Images(arrays["x_train"], arrays["y_train"], names, None)
         judge = Images(arrays["x_test"], arrays["y_test"], names, None)
-    return Classification(train, judge, name="CIFAR-10")
+    return Classification(train, judge, batch_size=batch_size, name="CIFAR-10")
 
 
 def task_of(name: str) -> Classification:

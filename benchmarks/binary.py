@@ -24,12 +24,15 @@ from dataclasses import dataclass
 
 import machine
 import torch
-from bases import CACHE, CIFAR, base, mnist
+from bases import CACHE, CIFAR, base, cifar10, mnist
 from torch import nn
 
-from rarefy import Binarize, Classification, Distill, Finetune, Recipe, Run, Step, Teacher
+from rarefy import Augment, Binarize, Classification, Distill, Finetune, Recipe, Run, Step, Teacher
 
 HIDDEN = 1024
+# CIFAR-10, `react` for two epochs, 5,000 training images held out: 66.8 % right with batches of 128 and crops by four
+# pixels; 69.8 with 64; 71.4 without crops, which a longer training wants.
+BATCH, AUGMENT = 64, Augment(crop=2, flip=True)
 FAST = {"precision": "bfloat16", "compile": True}
 
 KEPT: dict[str, list[Step]] = {  # of the perceptron, all of whose layers are binary
@@ -76,7 +79,8 @@ class Row:
     def run(self) -> Run:
         """The finished run."""
         recipe = Recipe(self.steps, name=f"binary, {self.name}")
-        key = hashlib.sha256(json.dumps([recipe.to_dict(), str(self.model)], sort_keys=True).encode()).hexdigest()[:10]
+        made_by = [recipe.to_dict(), str(self.model), self.task.describe()]
+        key = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:10]
         folder = CACHE / "runs" / f"binary-{self.data}-{self.name}-{self.seed}-{key}"
         if (folder / "run.json").exists() and (found := Run.open(folder)).record.outcome:
             return found
@@ -132,7 +136,7 @@ def on_mnist(name: str, seed: int, epochs: int) -> Row:
 def on_cifar(name: str, seed: int, epochs: int) -> Row:
     """ResNet-20 from its base."""
     found = base("resnet20", seed)
-    how = {"epochs": epochs, "optimizer": "adam", "lr": 2e-3, "augment": CIFAR.augment, "channels_last": True, **FAST}
+    how = {"epochs": epochs, "optimizer": "adam", "lr": 2e-3, "augment": AUGMENT, "channels_last": True, **FAST}
     taught = Teacher(temperature=4, alpha=0.9) if name in TAUGHT else None
     if name == "react-scratch":
         steps: list[Step] = [Distill(student="resnet20-binary", teacher=taught, **how)]
@@ -143,7 +147,7 @@ def on_cifar(name: str, seed: int, epochs: int) -> Row:
         steps = [Finetune(**{**how, "optimizer": "sgd", "lr": 0.05, "weight_decay": CIFAR.weight_decay})]
     else:
         steps = [*CHANGES[name], Finetune(**how, teacher=taught)]
-    return Row("cifar", name, seed, found.model, found.task, steps, epochs, found.accuracy)
+    return Row("cifar", name, seed, found.model, cifar10(BATCH), steps, epochs, found.accuracy)
 
 
 MAKERS = {"mnist": (on_mnist, tuple(KEPT)), "cifar": (on_cifar, (*CHANGES, "react-scratch"))}

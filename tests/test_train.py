@@ -330,7 +330,8 @@ OF_TORCH = pytest.mark.filterwarnings("ignore:.torch.jit.script_method:Deprecati
 @pytest.mark.parametrize("teacher", [None, Teacher(), Teacher(mutual=True)], ids=["alone", "taught", "together"])
 def test_compiled_it_learns_the_same(teacher: Teacher | None) -> None:
     model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 4))
-    step, original = Train(steps=5, lr=0.1, optimizer="sgd", teacher=teacher), small()
+    original = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4))
+    step = Train(steps=5, lr=0.1, optimizer="sgd", teacher=teacher)
     context = Context(task=task(), original=original)
     plain = step.apply(copy.deepcopy(model), Plan(), context)
     fast = step.replace(compile=True).apply(copy.deepcopy(model), Plan(), context)

@@ -43,6 +43,7 @@ class Lesson(nn.Module):
         self.adapters = nn.ModuleList(adapters)
         self.peers = nn.ModuleList(teachers if settings.mutual else ())
         self.frozen = () if settings.mutual else tuple(teachers)
+        self.ask: Callable[[nn.Module, Any], Any] = forward
         total = sum(source.share for source in settings.networks)
         self.shares = tuple(source.share / total for source in settings.networks)
 
@@ -50,6 +51,10 @@ class Lesson(nn.Module):
     def teachers(self) -> tuple[nn.Module, ...]:
         """Those that learn and those that do not are never together."""
         return self.frozen or tuple(self.peers)
+
+    def compile_teachers(self) -> None:
+        """Ask them by torch.compile; without features, which a compiled network does not show."""
+        self.ask = torch.compile(forward)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         for teacher in self.frozen:
@@ -74,11 +79,9 @@ class Lesson(nn.Module):
 
     def _taught(self, inputs: Any) -> tuple[list[Any], dict[str, Tensor]]:
         """What every teacher answers, and the features of the first."""
-        teachers, found = self.teachers, dict[str, Tensor]()
-        with torch.set_grad_enabled(self.settings.mutual and torch.is_grad_enabled()):
-            with captured(teachers[0], [pair.teacher for pair in self.pairs]) as found:
-                answers = [forward(teachers[0], inputs)]
-            return answers + [forward(teacher, inputs) for teacher in teachers[1:]], found
+        paths, learning = [pair.teacher for pair in self.pairs], self.settings.mutual and torch.is_grad_enabled()
+        with torch.set_grad_enabled(learning), captured(self.teachers[0], paths) as found:
+            return [self.ask(teacher, inputs) for teacher in self.teachers], found
 
     def _mean(self, answers: list[Any]) -> Any:
         """The scores of the teachers, averaged by their shares."""

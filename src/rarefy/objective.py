@@ -33,8 +33,8 @@ class Objective(nn.Module):
         if settings.compile:
             torch.compiler.reset()  # of one function, torch compiles eight networks and no more
             self.answer = torch.compile(self.answer)
-            for teacher in lesson.teachers if lesson else ():
-                teacher.compile()
+            if lesson is not None:
+                lesson.compile_teachers()
 
     def forward(self, inputs: Any, target: Any) -> Tensor:
         """The loss of a batch, a scalar."""

@@ -4,11 +4,12 @@
     python benchmarks/quantize_cifar.py --network mobilenet-v2 --only int8
     python benchmarks/quantize_cifar.py --epochs 2 --only int8 lsq-4
 
-Rows: the float network; `Quantize`; `Quantize` with 4-bit weights; `QuantizeAware` with 4-bit weights and activations
-(8 in the first and the last layer), by plain straight-through gradients and with learned steps (LSQ), taught by the
-float network. Every accuracy is that of the saved file in ONNX Runtime on the 10,000 test images; `agrees` is the share
-of them that the file answers as the network in torch does, with the engine's optimisations and with none. What was
-trained is kept in the cache of `benchmarks/bases.py`; a training that was interrupted goes on.
+Rows: the float network; `Quantize`; `Quantize` with 4- and 3-bit weights, to the nearest and adaptive; `QuantizeAware`
+with 4-bit weights and activations (8 in the first and the last layer), by plain straight-through gradients and with
+learned steps (LSQ), taught by the float network. Every accuracy is that of the saved file in ONNX Runtime on the
+10,000 test images; `agrees` is the share of them that the file answers as the network in torch does, with the engine's
+optimisations and with none. What was trained is kept in the cache of `benchmarks/bases.py`; a training that was
+interrupted goes on.
 """
 
 from __future__ import annotations
@@ -55,6 +56,9 @@ AWARE = QuantizeAware(
 STEPS: dict[str, Step] = {
     "int8": Quantize(),
     "int4-weights": Quantize(weights=4),
+    "int3-weights": Quantize(weights=3),
+    "int4-weights-adaptive": Quantize(weights=4, rounding="adaptive"),
+    "int3-weights-adaptive": Quantize(weights=3, rounding="adaptive"),
     "straight-through-4": AWARE.replace(learn_steps=False),
     "lsq-4": AWARE,
 }

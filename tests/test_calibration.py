@@ -100,6 +100,14 @@ def _moment(layer: nn.Conv2d, x: Tensor) -> Tensor:
     return flat.mT @ flat / flat.shape[1]
 
 
+@pytest.mark.parametrize("layer", [nn.Linear(5, 2), nn.Conv2d(5, 2, 2, groups=1)], ids=["linear", "convolution"])
+def test_centred_it_is_the_covariance(layer: nn.Module) -> None:
+    x = torch.randn(11, 5, *(() if isinstance(layer, nn.Linear) else (2, 2))) + 30
+    context = Context(task=Stream(x[:4], x[4:5], x[5:]))
+    found = second_moments(nn.Sequential(layer), ["0"], context, 11, centred=["0"])["0"]
+    assert torch.allclose(found[0], torch.cov(x.flatten(1).T, correction=0), atol=1e-4)
+
+
 def test_what_is_drawn_follows_the_seed() -> None:
     layer, x = nn.Conv2d(3, 4, 3), torch.randn(4, 3, 16, 16)
     one, two, three = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -47,9 +47,15 @@ def pieces(context: Context, examples: int, size: int) -> Iterator[Any]:
 
 
 def second_moments(
-    model: nn.Module, paths: Iterable[str], context: Context, examples: int, positions: int = POSITIONS
+    model: nn.Module,
+    paths: Iterable[str],
+    context: Context,
+    examples: int,
+    positions: int = POSITIONS,
+    centred: Collection[str] = (),
 ) -> dict[str, Tensor]:
-    """E[x x^T] of what the Linear and Conv2d modules at `paths` multiply their weights with.
+    """E[x x^T] of what the Linear and Conv2d modules at `paths` multiply their weights with; of those in `centred`, the
+    covariance.
 
     A convolution's x is its input unfolded, (in_channels / groups * kh * kw) values for each group and output
     position. Of an example's positions at most `positions` are taken, drawn at random (with repetition) as
@@ -62,7 +68,7 @@ def second_moments(
         draw = torch.Generator().manual_seed(context.seed)
 
         def hook(module: nn.Module, x: Tensor, _output: Tensor) -> None:
-            means.setdefault(path, _Mean()).add(unfolded(module, x, positions, draw))
+            means.setdefault(path, _Mean(path in centred)).add(unfolded(module, x, positions, draw))
 
         return hook
 
@@ -95,19 +101,31 @@ def hooked(model: nn.Module, hooks: Mapping[str, Hook]) -> Iterator[None]:
 
 
 class _Mean:
-    """The running mean of x x^T; float32 stays accurate, as each batch enters with its share."""
+    """The running mean of x x^T, or of (x - mean)(x - mean)^T; float32 stays accurate, as each batch enters with its
+    share."""
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.value = torch.empty(0)
+    def __init__(self, centred: bool) -> None:
+        self.centred, self.count = centred, 0
+        self.value = self.centre = torch.empty(0)
 
     def add(self, x: Tensor) -> None:
         """x: (groups, n, features)."""
+        if not x.shape[1]:
+            return
         if self.count == 0:
-            self.value = x.new_zeros(x.shape[0], x.shape[2], x.shape[2])
+            self.value, self.centre = (
+                x.new_zeros(x.shape[0], x.shape[2], x.shape[2]),
+                x.new_zeros(len(x), x.shape[2], 1),
+            )
         count = self.count + x.shape[1]
-        if x.shape[1]:
-            self.value.baddbmm_(x.mT, x, beta=self.count / count, alpha=1 / count)
+        old, new = self.count / count, x.shape[1] / count
+        if self.centred:
+            mean = x.mean(1)[..., None]
+            apart = mean - self.centre  # Chan, Golub, LeVeque 1979: two covariances become one
+            self.value.baddbmm_(apart, apart.mT, beta=old, alpha=old * new)
+            self.centre += new * apart
+            x, old = x - mean.mT, 1.0
+        self.value.baddbmm_(x.mT, x, beta=old, alpha=1 / count)
         self.count = count
 
 

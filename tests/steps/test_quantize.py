@@ -304,7 +304,15 @@ def error(step: Quantize, model: nn.Module) -> float:
 
 def test_rounding_up_or_down_by_what_the_layers_see() -> None:
     step = Quantize(weights=2, rounding="adaptive", activations=None)
-    assert error(step, mobile()) < 0.95 * error(step.replace(rounding="nearest"), mobile())
+    draw = torch.Generator().manual_seed(3)
+    smooth = nn.functional.interpolate(torch.randn(256, 3, 3, 3, generator=draw), 12, mode="bilinear")
+    seen, others = smooth[:128], smooth[128:]
+    errors = {}
+    for rounding in ("nearest", "adaptive"):
+        made = step.replace(rounding=rounding)(mobile(), Toy(seen))
+        with torch.no_grad():
+            errors[rounding] = float((made(others) - mobile()(others)).norm())
+    assert errors["adaptive"] < 0.78 * errors["nearest"]  # 0.81 where the mean inputs count, though biases take them
     notes = step.plan(mobile(), Context(task=TASK)).notes
     assert notes["5.weight"] == "2-bit integers, a scale per channel, up or down by what the layer sees"
     plan = step.plan(CASES["transposed"].model(), Context(task=CASES["transposed"].task()))

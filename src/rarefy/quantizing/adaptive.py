@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -28,24 +28,26 @@ def why_not(weight: Weight) -> str | None:
     return f"{width} inputs are more than {WIDEST}" if width > WIDEST else None
 
 
-def moments(model: nn.Module, paths: Iterable[str], context: Context, examples: int) -> Iterator[Tensor | None]:
-    """E[x x^T] of what the layers at `paths` see, one after the other: (groups, inputs, inputs); None where nothing
-    reaches the layer. Later ones see what has become of earlier ones since. As many at a time as `HELD` allows are in
-    memory."""
+def moments(
+    model: nn.Module, paths: Iterable[str], centred: Collection[str], context: Context, examples: int
+) -> Iterator[Tensor | None]:
+    """E[x x^T] of what the layers at `paths` see, one after the other: (groups, inputs, inputs); of those in `centred`,
+    the covariance, as their mean errors are taken over afterwards. None where nothing reaches the layer. Later ones see
+    what has become of earlier ones since. As many at a time as `HELD` allows are in memory."""
+
+    def found(paths: list[str]) -> Iterator[Tensor | None]:
+        made = calibration.second_moments(model, paths, context, examples, centred=centred) if paths else {}
+        yield from (made.pop(path, None) for path in paths)
+
     waiting, held = list[str](), 0
     for path in paths:
         size = _values(model.get_submodule(path))
         if waiting and held + size > HELD:
-            yield from _moments(model, waiting, context, examples)
+            yield from found(waiting)
             waiting, held = [], 0
         waiting.append(path)
         held += size
-    yield from _moments(model, waiting, context, examples)
-
-
-def _moments(model: nn.Module, paths: list[str], context: Context, examples: int) -> Iterator[Tensor | None]:
-    found = calibration.second_moments(model, paths, context, examples) if paths else {}
-    yield from (found.pop(path, None) for path in paths)
+    yield from found(waiting)
 
 
 def _values(layer: nn.Module) -> int:

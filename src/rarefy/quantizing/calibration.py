@@ -21,13 +21,11 @@ from rarefy.train import evaluating
 
 @dataclass
 class Seen:
-    """What was measured: an observer for each place, and the mean input of each layer. norms: of layers without a bias,
-    the BatchNorm that follows."""
+    """What was measured: an observer for each place, and the mean input of each layer."""
 
     ranges: dict[Place, Observer] = field(default_factory=dict)
     means: dict[str, Tensor] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
-    norms: dict[str, str | None] = field(default_factory=dict)
 
 
 def calibrated(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -76,17 +78,41 @@ def planned_corrections(plan: Plan) -> dict[str, str | None]:
     return {made["corrects"]: made["norm"] for made in plan.also.values() if "corrects" in made}
 
 
+@dataclass(frozen=True)
+class Bearer:
+    """What takes over the mean change of a layer's outputs when its weight is rounded."""
+
+    tensor: Tensor  # the bias, or the running mean of the BatchNorm that follows
+    sign: int
+    mean: Tensor  # of the layer's input
+
+
+def bearers(model: nn.Module, seen: Seen | None, norms: dict[str, str | None]) -> dict[str, Bearer]:
+    """Those of the layers whose inputs were measured. norms: for layers without a bias, the BatchNorm that follows."""
+    found = {}
+    for path, mean in seen.means.items() if seen else ():
+        layer, norm = model.get_submodule(path), norms.get(path)
+        bias = layer._parameters.get("bias")
+        if layer._forward_hooks or layer._forward_pre_hooks or not bool(mean.isfinite().all()):
+            continue
+        if bias is not None:
+            found[path] = Bearer(bias, 1, mean)
+        elif norm is not None:
+            found[path] = Bearer(model.get_buffer(f"{norm}.running_mean"), -1, mean)
+    return found
+
+
 def round_weight(
     model: nn.Module,
     weight: Weight,
     made: dict[str, Any],
     grids: Grids,
-    seen: Seen | None,
+    bearers: Mapping[str, Bearer],
     blank: bool,
     moments: Tensor | None = None,
 ) -> None:
-    """Store a weight as integers, and give what that costs its layers on average to their biases, where that was
-    measured. blank: only the structure counts. moments: of the layer's inputs, to round up or down by."""
+    """Store a weight as integers, and give what that costs its layers on average to what takes it over. blank: only the
+    structure counts. moments: of the layer's inputs, to round up or down by."""
     tensor, form = weight.tensor.detach(), (made["bits"], made["axis"], made["group"])
     values = tensor
     if blank:
@@ -97,25 +123,18 @@ def round_weight(
         align_weight(model, weight, link, grids)
         if moments is not None:
             values = adapted(weight.module, tensor, link, moments)
-        if seen is not None:
-            with torch.no_grad():
-                _correct(model, weight, tensor - link(values), seen)
+        with torch.no_grad():
+            _correct(model, weight, tensor - link(values), bearers)
     masks = [old for old in encodings.chain(weight) if isinstance(old, encodings.Mask)]
     encodings.encode(weight, [*masks, link], values)
 
 
-def _correct(model: nn.Module, weight: Weight, lost: Tensor, seen: Seen) -> None:
-    paths = {id(module): path for path, module in model.named_modules()}
+def _correct(model: nn.Module, weight: Weight, lost: Tensor, bearers: Mapping[str, Bearer]) -> None:
+    paths = {id(module): path for path, module in model.named_modules()} if bearers else {}
     for owner, name in weight.owners:
-        bias, mean = owner._parameters.get("bias"), seen.means.get(paths[id(owner)])
-        norm = seen.norms.get(paths[id(owner)])
-        plain = not encodings.chain(weight) and not owner._forward_hooks and not owner._forward_pre_hooks
-        if mean is None or name != "weight" or not plain or not bool(mean.isfinite().all()):
-            continue
-        if bias is not None:
-            bias.add_(mean_error(owner, lost, mean))
-        elif norm is not None:
-            model.get_buffer(f"{norm}.running_mean").sub_(mean_error(owner, lost, mean))
+        bearer = bearers.get(paths.get(id(owner), "")) if name == "weight" else None
+        if bearer is not None and not encodings.chain(weight):
+            bearer.tensor.add_(mean_error(owner, lost, bearer.mean), alpha=bearer.sign)
 
 
 def grids(points: list[Point], seen: Seen | None, observer: Method, symmetric: bool) -> Grids:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, Literal
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from rarefy import encodings
 from rarefy.graph.modules import twin
@@ -149,23 +149,21 @@ class Quantize(Step):
         """Fold, equalise, calibrate, round."""
         model = change.fold(model, plan)
         found, places = weights(model), change.planned_points(plan)
-        seen, moments = None, cast(Iterator[Tensor | None], iter(()))
+        seen, norms = None, change.planned_corrections(plan)
         if not context.blank:
             equalisation.equalise(model, equalisation.planned(plan), context, self.examples)
-            layers = [w.path.removesuffix("weight").rstrip(".") for w in found if "rounding" in plan.do.get(w.path, {})]
-            moments = adaptive.moments(model, layers, context, self.examples)
-        if not context.blank and places:
             layers = [p.place[0] for p in places if isinstance(model.get_submodule(p.place[0]), INTEGER_LAYERS)]
-            seen = calibrated(model, places, dict.fromkeys(layers), context, self.examples)
-        elif not context.blank and (norms := change.planned_corrections(plan)):
-            seen = calibrated(model, (), norms, context, self.examples)
-            seen.norms = norms
+            if places or norms:
+                seen = calibrated(model, places, dict.fromkeys([*layers, *norms]), context, self.examples)
         grids = change.grids(places, seen, self.observer, self.symmetric_activations)
+        bearers = change.bearers(model, seen, norms)
+        adapted = [w.path.removesuffix("weight").rstrip(".") for w in found if "rounding" in plan.do.get(w.path, {})]
+        moments = adaptive.moments(model, adapted, bearers, context, self.examples)
         for weight in found:
             made = plan.do.get(weight.path, {})
             if "axis" in made:
                 known = next(moments) if "rounding" in made and not context.blank else None
-                change.round_weight(model, weight, made, grids, seen, context.blank, known)
+                change.round_weight(model, weight, made, grids, bearers, context.blank, known)
         change.round_activations(model, places, grids)
         between.settle(model, plan, context.blank)
         return model

@@ -125,7 +125,7 @@ class QuantizeAware(TrainingStep):
         for weight in weights(model):
             made = plan.do.get(weight.path, {})
             if "axis" in made:
-                change.round_weight(model, weight, made, grids, None, context.blank)
+                change.round_weight(model, weight, made, grids, {}, context.blank)
         change.round_activations(model, places, grids)
 
     def _learned(self, model: nn.Module, context: Context) -> None:

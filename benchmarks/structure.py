@@ -1,7 +1,7 @@
 """Narrower, thinner and chained: recipes that change the structure, on the bases of CIFAR-10.
 
     python benchmarks/structure.py resnet56:channels resnet20:slimming
-    python benchmarks/structure.py resnet20:chain resnet20:channels resnet20:low-rank resnet20:sharing
+    python benchmarks/structure.py resnet20:{chain,channels,low-rank,sharing,sharing-2-bits}
 
 The recipes are those of `benchmarks/recipes/`. A row for each goes to `benchmarks/results/`; the runs of a network are
 compared in one report in the cache. A run that was interrupted goes on.

@@ -347,6 +347,12 @@ def test_a_layer_whose_range_is_infinite_is_named() -> None:
         Quantize()(model, Toy(torch.ones(4, 4)))
 
 
+@pytest.mark.parametrize("rounding", ["nearest", "adaptive"])
+def test_examples_that_are_not_finite_are_an_error_also_for_weights_alone(rounding: str) -> None:
+    with pytest.raises(StepError, match=r"NaN or infinite values at the input of 0.0 while calibrating.*skip"):
+        Quantize(activations=None, rounding=rounding)(mobile(), Toy(torch.full((4, 3, 12, 12), torch.nan)))
+
+
 def test_layers_that_no_example_reaches_are_named() -> None:
     class Sometimes(nn.Module):
         def __init__(self) -> None:

@@ -31,7 +31,8 @@ class Seen:
 def calibrated(
     model: nn.Module, points: Iterable[Point], layers: Iterable[str], context: Context, examples: int
 ) -> Seen:
-    """Run the float network on `examples` training examples. Raises `StepError` where a value is not finite."""
+    """Run the float network on `examples` training examples. Raises `StepError` where what a place or a layer sees is
+    not finite."""
     seen, handles = Seen(), []
     for point in points:
         if point.place == point.of:
@@ -61,10 +62,7 @@ def _watch(model: nn.Module, point: Point, seen: Seen) -> Any:
         try:
             observer.add(tensor, point.clip)
         except InputError:
-            raise StepError(
-                f"NaN or infinite values at the {side} of {path} while calibrating: look at the training "
-                "examples, or leave the layer with skip"
-            ) from None
+            raise _not_finite(path, side) from None
 
     module = model.get_submodule(path)
     if side == "input":
@@ -77,14 +75,23 @@ def _mean(path: str, seen: Seen) -> Callable[..., None]:
 
     def hook(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
         x = inputs[0].detach().float()
-        old = seen.means.get(path)
+        old, mean = seen.means.get(path), x.mean(0, keepdim=True)
+        if not bool(mean.isfinite().all()):
+            raise _not_finite(path, "input")
         if old is None:
-            seen.means[path], seen.counts[path] = x.mean(0, keepdim=True), len(x)
+            seen.means[path], seen.counts[path] = mean, len(x)
         elif old.shape[1:] == x.shape[1:]:
             seen.counts[path] += len(x)
-            old += (x.mean(0, keepdim=True) - old) * (len(x) / seen.counts[path])
+            old += (mean - old) * (len(x) / seen.counts[path])
 
     return hook
+
+
+def _not_finite(path: str, side: str) -> StepError:
+    return StepError(
+        f"NaN or infinite values at the {side} of {path} while calibrating: look at the training examples, or leave "
+        "the layer with skip"
+    )
 
 
 def mean_error(layer: nn.Module, difference: Tensor, mean: Tensor) -> Tensor:

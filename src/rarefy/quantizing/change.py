@@ -93,7 +93,7 @@ def bearers(model: nn.Module, seen: Seen | None, norms: dict[str, str | None]) -
     for path, mean in seen.means.items() if seen else ():
         layer, norm = model.get_submodule(path), norms.get(path)
         bias = layer._parameters.get("bias")
-        if layer._forward_hooks or layer._forward_pre_hooks or not bool(mean.isfinite().all()):
+        if layer._forward_hooks or layer._forward_pre_hooks:
             continue
         if bias is not None:
             found[path] = Bearer(bias, 1, mean)

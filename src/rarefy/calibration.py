@@ -113,10 +113,8 @@ class _Mean:
         if not x.shape[1]:
             return
         if self.count == 0:
-            self.value, self.centre = (
-                x.new_zeros(x.shape[0], x.shape[2], x.shape[2]),
-                x.new_zeros(len(x), x.shape[2], 1),
-            )
+            self.value = x.new_zeros(x.shape[0], x.shape[2], x.shape[2])
+            self.centre = x.new_zeros(x.shape[0], x.shape[2], 1)
         count = self.count + x.shape[1]
         old, new = self.count / count, x.shape[1] / count
         if self.centred:

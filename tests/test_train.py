@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rarefy import Classification, Finetune, Task, Train, train
+from rarefy import Binarize, Classification, Finetune, Task, Train, train
 from rarefy.errors import DataError, SettingsError, StepError
 from rarefy.files import model_tensors
 from rarefy.objective import Joined, Objective
@@ -256,6 +256,19 @@ def test_the_seed_decides_and_the_global_random_state_does_not() -> None:
     other, _ = trained(Train(epochs=2), model=small(3), seed=8)
     assert same(first, second)
     assert not same(first, other)
+
+
+def test_where_signs_are_drawn_batchnorm_ends_with_the_statistics_of_those_that_are_shipped() -> None:
+    model = nn.Sequential(nn.Linear(6, 8, bias=False), nn.BatchNorm1d(8, momentum=0.2), nn.ReLU(), nn.Linear(8, 4))
+    binary = Binarize(activations=None, stochastic=True, keep=(), scales=False)(model, task())
+    found, _ = trained(Train(epochs=2), model=binary)
+    x = torch.as_tensor(examples()[0])
+    signs, norm = found[0](x).detach(), found[1]
+    torch.testing.assert_close(norm.running_mean, signs.mean(0), rtol=0, atol=1e-5)
+    batched = torch.stack([found[0](inputs).detach().var(0) for inputs, _ in task().train(seed=0)]).mean(0)
+    torch.testing.assert_close(norm.running_var, batched, rtol=0.3, atol=0)
+    assert norm.momentum == 0.2
+    assert not norm.training
 
 
 def test_the_global_random_state_and_the_users_network_stay() -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from rarefy import checkpoint, encodings, optimizers
 from rarefy.data.augment import Augment
@@ -140,6 +142,8 @@ class _Training:
                 self.after(rate, (step + 1) / self.total)
             self.context.progress(type(self.settings).__name__, step + 1, self.total)
         self.done += 1
+        if any(link.drawn for _, link in self.encoded):
+            take_statistics(self.model, (self.fabric.to_device(batch[0]) for batch in self._batches(self.done)))
         self._synchronise()
         loss = float(self.fabric.all_reduce(torch.stack(losses).mean(), reduce_op="mean"))
         if not math.isfinite(loss):
@@ -245,6 +249,26 @@ def evaluate(model: nn.Module, batches: Batches, task: Task) -> float:
     with evaluating(model):
         values, _ = scores(batches, task, run)
     return float(values.double().mean())
+
+
+def take_statistics(model: nn.Module, inputs: Iterable[Any], batches: int = 100) -> None:
+    """Give every BatchNorm the mean and variance of its inputs in eval mode, as means over so many batches.
+
+    Those that training leaves are of the weights that it saw, which are not the ones that are shipped where they were
+    drawn at random.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    momenta = [norm.momentum for norm in norms]
+    with evaluating(model):
+        for norm in norms:
+            norm.train().reset_running_stats()
+            norm.momentum = None  # a mean over all batches
+        try:
+            for batch in islice(inputs, batches):
+                forward(model, batch)
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
 
 
 @contextmanager

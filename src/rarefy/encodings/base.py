@@ -36,6 +36,7 @@ class Encoding(nn.Module, ABC):
     cuttable: ClassVar[bool] = False  # rows and columns of the weight can be removed: `cut` is there
     elementwise: ClassVar[bool] = True  # the values have the weight's shape
     rounds: ClassVar[bool] = False  # to few levels: the values are only what training changes, and not stored
+    drawn: bool = False  # training sees values drawn at random, others than those that are shipped
 
     @abstractmethod
     def forward(self, values: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ class Signs(FewLevels):
         balanced: bool = False,
     ) -> None:
         super().__init__(shape, scaled, bound)
-        self.stochastic, self.balanced = stochastic, balanced
+        self.drawn, self.balanced = stochastic, balanced
 
     def _centred(self, values: Tensor) -> Tensor:
         return values - binary.filter_means(values) if self.balanced else values
@@ -107,7 +107,7 @@ class Signs(FewLevels):
     def level(self, values: Tensor) -> Tensor:
         """Signs, or a draw."""
         centred = self._centred(values)
-        if self.stochastic and self.training:
+        if self.drawn and self.training:
             return binary.sign(centred / self.bound + 1 - 2 * torch.rand_like(values))
         return binary.sign(centred)
 

@@ -15,6 +15,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -140,13 +141,7 @@ def lenet5(arguments: argparse.Namespace) -> Iterator[Row]:
     for seed in arguments.seeds:
         made = base("lenet5", seed)
         for share in arguments.shares or (0.2, 0.1, 0.05):
-            for method, allot, data in (
-                ("auto", "error", 1024),
-                ("auto", "error", 0),
-                ("auto", "uniform", 0),
-                ("tucker", "error", 0),
-                ("tucker", "uniform", 0),
-            ):
+            for method, data, allot in product(("auto", "tucker"), (1024, 0), ("error", "uniform")):
                 step = Factorize(method=method, parameters=share, allot=allot, data=data)
                 model = step(made.model, made.task, seed=seed)
                 row: Row = {"network": "lenet5", "seed": seed, "method": method, "allot": allot, "data": data}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -62,21 +62,39 @@ def second_moments(
     `context.seed` says. Gives for each path a float32 tensor (groups, features, features); what a batch never
     reaches is absent, what is called several times has the mean over all calls. Memory does not grow with `examples`.
     """
-    means: dict[str, _Mean] = {}
+    means = {path: _Mean(path in centred) for path in paths}
+    _look(model, means, context, examples, positions)
+    return {path: mean.value for path, mean in means.items() if mean.count}
 
-    def look(path: str) -> Hook:
+
+class Spread(NamedTuple):
+    """The mean, (groups, features), and the covariance, (groups, features, features), of what a layer's weight is
+    multiplied with."""
+
+    mean: Tensor
+    covariance: Tensor
+
+
+def spreads(model: nn.Module, paths: Iterable[str], context: Context, examples: int) -> dict[str, Spread]:
+    """As `second_moments`, but all centred, with their means."""
+    means = {path: _Mean(centred=True) for path in paths}
+    _look(model, means, context, examples, POSITIONS)
+    return {path: Spread(mean.centre[..., 0], mean.value) for path, mean in means.items() if mean.count}
+
+
+def _look(model: nn.Module, means: Mapping[str, _Mean], context: Context, examples: int, positions: int) -> None:
+    def look(mean: _Mean) -> Hook:
         draw = torch.Generator().manual_seed(context.seed)
 
         def hook(module: nn.Module, x: Tensor, _output: Tensor) -> None:
-            means.setdefault(path, _Mean(path in centred)).add(unfolded(module, x, positions, draw))
+            mean.add(unfolded(module, x, positions, draw))
 
         return hook
 
-    with hooked(model, {path: look(path) for path in paths}), evaluating(model):
+    with hooked(model, {path: look(mean) for path, mean in means.items()}), evaluating(model):
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
         for inputs in batches(context, examples):
             forward(model, mapped(inputs, lambda tensor: tensor.to(device)))
-    return {path: mean.value for path, mean in means.items()}
 
 
 @contextmanager

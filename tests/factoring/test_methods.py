@@ -153,7 +153,7 @@ def test_tables() -> None:
     layer = nn.Conv2d(32, 64, 3, padding=1)
     table = Table.of(layer, factoring.suiting(layer, "auto"), None, Geometry(100, 100, 100), align=2)
     rows = table.rows(aligned=True)
-    assert all(r % 2 == 0 for row in rows[:-1] for r in table.rank(int(row)))
+    assert all(r % 2 == 0 or r < 8 for row in rows[:-1] for r in table.rank(int(row)))
     assert table.rank(int(rows[-1])) == ()
     assert bool((table.parameters[rows[:-1]] < layer.weight.numel()).all())
     assert len(table.rows(aligned=False)) > len(rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from rarefy.factoring.method import Curve, Geometry, Layer, Method, Ranks
 from rarefy.factoring.multilinear import Cp, Tucker
@@ -21,6 +22,7 @@ __all__ = [
     "Svd",
     "Tucker",
     "fill",
+    "restore_mean",
     "shaped",
     "suiting",
 ]
@@ -37,8 +39,8 @@ def suiting(layer: Layer, name: str) -> list[Method]:
     return [METHODS[n] for n in names if METHODS[n].why_not(layer) is None]
 
 
-def shaped(layer: Layer, method: Method, ranks: Ranks) -> nn.Sequential:
-    """The chain, with weights of zero and the layer's own bias."""
+def shaped(layer: Layer, method: Method, ranks: Ranks, bias: bool = False) -> nn.Sequential:
+    """The chain, with weights of zero and the layer's own bias. bias: one of zeros where the layer has none."""
     with torch.device("meta"):  # no random numbers are drawn
         chain = method.build(layer, ranks)
     chain = chain.to_empty(device=layer.weight.device).requires_grad_(layer.weight.requires_grad)
@@ -47,6 +49,8 @@ def shaped(layer: Layer, method: Method, ranks: Ranks) -> nn.Sequential:
     last = chain[-1]
     assert isinstance(last, (nn.Linear, nn.Conv2d))
     last.bias = layer.bias
+    if bias and layer.bias is None:
+        last.bias = nn.Parameter(layer.weight.new_zeros(layer.weight.shape[0]), layer.weight.requires_grad)
     return chain
 
 
@@ -56,3 +60,23 @@ def fill(chain: nn.Sequential, tensors: list[Tensor]) -> None:
         weight = part.weight
         assert isinstance(weight, nn.Parameter)
         weight.data.copy_(tensor.reshape(weight.shape))
+
+
+@torch.no_grad()
+def restore_mean(chain: nn.Sequential, layer: Layer, mean: Tensor) -> None:
+    """Add to the chain's bias what its weights lose of the layer's mean output; mean: of the layer's input, unfolded,
+    (groups, features). At one position, so that neither stride nor padding matters."""
+    bias = chain[-1].bias
+    assert isinstance(bias, nn.Parameter)
+    if isinstance(layer, nn.Conv2d):
+        mean = mean.reshape(1, layer.in_channels, *layer.kernel_size)
+    wanted, found = _product(layer, mean), mean
+    for part in chain:
+        found = _product(part, found)
+    bias.add_((wanted - found).flatten())
+
+
+def _product(part: nn.Module, x: Tensor) -> Tensor:
+    weight = part.weight
+    assert isinstance(weight, Tensor)
+    return F.conv2d(x, weight, groups=part.groups) if isinstance(part, nn.Conv2d) else F.linear(x, weight)

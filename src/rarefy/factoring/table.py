@@ -16,6 +16,7 @@ from rarefy.numerics.allotment import Options, cheapest_within
 Array = NDArray[np.float64]
 _LEAST = 1e-30  # energy, so that its logarithm is finite
 _FEW = 16  # times the alignment: layers of a lower full rank take any rank
+_LOW = 4  # times the alignment: lower ranks are any; a whole step would be too large a part of them
 
 
 @dataclass(frozen=True)
@@ -30,17 +31,21 @@ class Table:
     macs: Array
     error: Array  # relative: 1 is all of the layer
     aligned: NDArray[np.bool_]
+    bias: bool  # the last part gets one, which the layer has not
 
     @classmethod
     def of(cls, layer: Layer, methods: Sequence[Method], moment: Tensor | None, at: Geometry, align: int) -> Table:
-        """Look at every rank of every method."""
+        """Look at every rank of every method. moment: the covariance of the unfolded input; what the weights lose of
+        the output's mean is then left to a bias."""
         full = tuple(method.full(layer) for method in methods)
         numel = float(layer.weight.numel())
         whole = (np.array([-1.0, 0, 0, numel, numel * at.outside, 0, 1])[None],)
         parts = [_rows(i, layer, m, moment, at, align) for i, m in enumerate(methods)]
         method, high, wide, parameters, macs, error, aligned = np.concatenate([*parts, *whole]).T
+        bias = moment is not None and layer.bias is None
+        parameters[:-1] += layer.weight.shape[0] * bias
         ranks = np.stack([high, wide], 1).astype(np.int64)
-        return cls(tuple(methods), full, method.astype(np.int64), ranks, parameters, macs, error, aligned > 0)
+        return cls(tuple(methods), full, method.astype(np.int64), ranks, parameters, macs, error, aligned > 0, bias)
 
     @property
     def saves(self) -> NDArray[np.bool_]:
@@ -93,7 +98,7 @@ def _rows(number: int, layer: Layer, method: Method, moment: Tensor | None, at: 
     parameters, macs = method.cost(layer, curve.ranks, at)
     ranks, count = curve.ranks.numpy(), len(curve.ranks)
     few = np.array(method.full(layer)) < _FEW * align
-    aligned = ((ranks % align == 0) | few).all(1)
+    aligned = ((ranks % align == 0) | (ranks < _LOW * align) | few).all(1)
     pair = np.pad(ranks, ((0, 0), (0, 2 - ranks.shape[1])))
     error = curve.error.numpy() / (curve.total or 1.0)
     return np.column_stack([np.full(count, number), pair, parameters.numpy(), macs.numpy(), error, aligned])

@@ -52,7 +52,7 @@ def uniform(options: Sequence[Options], budget: float) -> list[int]:
         return [max(0, fit) for fit in fits]
 
     chosen = _bisected(choice, layers, budget, 1.0, 1e9)
-    return [int(front[c]) for front, c in zip(fronts, _filled(layers, chosen, budget), strict=True)]
+    return [int(front[c]) for front, c in zip(fronts, _levelled(layers, chosen, budget), strict=True)]
 
 
 def cheapest_within(options: Options, error: float) -> int:
@@ -83,6 +83,22 @@ def _bisected(
 
 def _cost(layers: Sequence[Options], chosen: Sequence[int]) -> float:
     return float(sum(layer.cost[c] for layer, c in zip(layers, chosen, strict=True)))
+
+
+def _levelled(layers: Sequence[Options], chosen: Sequence[int], budget: float) -> list[int]:
+    """Spend what is left of the budget on next options that fit, the smallest share of its layer first; errors do not
+    count."""
+    chosen, left = list(chosen), budget - _cost(layers, chosen)
+    while True:
+        fits = []
+        for i, (layer, c) in enumerate(zip(layers, chosen, strict=True)):
+            if c + 1 < len(layer.cost) and (more := float(layer.cost[c + 1] - layer.cost[c])) <= left:
+                fits.append((layer.cost[c + 1] / layer.cost.max(), i, more))
+        if not fits:
+            return chosen
+        _, i, more = min(fits)
+        left -= more
+        chosen[i] += 1
 
 
 def _filled(layers: Sequence[Options], chosen: Sequence[int], budget: float) -> list[int]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import nn
 
 from rarefy import encodings, factoring
 from rarefy.budget import TOLERANCE
-from rarefy.calibration import second_moments
+from rarefy.calibration import Spread, spreads
 from rarefy.errors import StepError
 from rarefy.factoring import Geometry, Layer
 from rarefy.factoring.positions import geometry
@@ -48,7 +48,8 @@ class Rank(Settings):
 class Factorize(Step):
     """Replaces fully connected layers and convolutions by two to four smaller ones of low rank.
 
-    minimise  ||W - W_r||^2, or with `data` the error of the output, E ||W x - W_r x||^2, over all W_r of rank r.
+    minimise  ||W - W_r||^2, or with `data` the error of the output, E ||W x - W_r x - b||^2, over all W_r of rank r;
+    its mean b goes to the bias, which layers that have none are given then.
     `svd`: a Linear as two, a convolution as a narrow one and a 1x1 one; `spatial`: kh x 1, then 1 x kw; `tucker`: 1x1,
     a kernel between fewer channels, 1x1; `cp`: 1x1, two depthwise, 1x1. `auto`: at each cost, whichever of the first
     three keeps most energy. What a 1x1 convolution is, is svd. The rank keeps a share of the energy, or meets a
@@ -136,21 +137,21 @@ class Factorize(Step):
     def _tables(
         self, model: nn.Module, open_: dict[str, Weight], seen: dict[str, Geometry], context: Context
     ) -> dict[str, Table]:
-        moments, tables = self._moments(model, list(open_), context), dict[str, Table]()
+        seen_by, tables = self._spreads(model, list(open_), context), dict[str, Table]()
         for done, (path, weight) in enumerate(open_.items()):
             layer = _layer(weight.module)
             methods = factoring.suiting(layer, self._method(path))
-            tables[path] = Table.of(layer, methods, moments.get(path), seen[_home(path)], self.align)
+            moment = seen_by[path].covariance if path in seen_by else None
+            tables[path] = Table.of(layer, methods, moment, seen[_home(path)], self.align)
             context.progress("Factorize", done + 1, len(open_))
         return tables
 
-    def _moments(self, model: nn.Module, paths: list[str], context: Context) -> dict[str, Tensor]:
+    def _spreads(self, model: nn.Module, paths: list[str], context: Context) -> dict[str, Spread]:
         """By the weight's path; nothing for layers too wide, which are judged by their weights."""
         narrow = {_home(p): p for p in paths if model.get_parameter(p)[0].numel() <= _WIDEST}
         if not self.data or not narrow:
             return {}
-        found = second_moments(model, narrow, context, self.data)
-        return {narrow[home]: moment for home, moment in found.items()}
+        return {narrow[home]: seen for home, seen in spreads(model, narrow, context, self.data).items()}
 
     def _rows(self, tables: dict[str, Table], plan: Plan) -> dict[str, int]:
         """The row of its table that each layer takes; those with a reason to be left go to the plan."""
@@ -199,6 +200,7 @@ class Factorize(Step):
         else:
             method, after = table.methods[table.method[row]].name, int(table.parameters[row])
             plan.do[path] = {"method": method, "rank": list(table.rank(row)), "energy": round(kept, 6)}
+            plan.do[path] |= {"bias": True} if table.bias else {}
             plan.notes[path] = (
                 f"{method}, rank {words(table.rank(row))}: {before / after:.1f}x fewer parameters, "
                 f"{table.macs[-1] / table.macs[row]:.1f}x fewer multiply-accumulates, {kept:.1%} of the energy"
@@ -206,13 +208,16 @@ class Factorize(Step):
 
     def apply(self, model: nn.Module, plan: Plan, context: Context) -> nn.Module:
         """Build each chain and fill it."""
-        moments = {} if context.blank else self._moments(model, list(plan.do), context)
+        seen = {} if context.blank else self._spreads(model, list(plan.do), context)
         for done, (path, decision) in enumerate(plan.do.items()):
             layer = _layer(model.get_submodule(_home(path)))
             method, ranks = factoring.METHODS[decision["method"]], tuple(decision["rank"])
-            chain = factoring.shaped(layer, method, ranks)
-            if not context.blank:
-                factoring.fill(chain, method.weights(layer, ranks, moments.get(path)))
+            chain = factoring.shaped(layer, method, ranks, bias=decision.get("bias", False))
+            if path in seen:
+                factoring.fill(chain, method.weights(layer, ranks, seen[path].covariance))
+                factoring.restore_mean(chain, layer, seen[path].mean)
+            elif not context.blank:
+                factoring.fill(chain, method.weights(layer, ranks, None))
             model = replaced(model, _home(path), chain)
             context.progress("Factorize", done + 1, len(plan.do))
         return model

@@ -127,9 +127,9 @@ def cut(weight: Weight, dim: int, positions: Tensor) -> None:
     """Keep only these positions of a dimension of `weight`, whose encodings are cuttable, wherever it is shared."""
     old, links = weight.values, chain(weight)
     positions, values = positions.to(old.device), old.detach()
-    if all(link.elementwise for link in links):
-        values = values.index_select(dim, positions)
-    parameter = nn.Parameter(values.clone(), requires_grad=old.requires_grad)
+    plain = all(link.elementwise for link in links)
+    values = values.index_select(dim, positions) if plain else values.clone()
+    parameter = nn.Parameter(values, requires_grad=old.requires_grad)
     _place(weight, parameter, [link.cut(dim, positions) for link in links])
 
 

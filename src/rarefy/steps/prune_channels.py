@@ -185,9 +185,9 @@ def _counted(
 
 
 def _plan(found: list[Weight], channels: Channels, removal: Removal) -> Plan:
-    plan, paths = Plan(), {weight.path for weight in found}
+    plan, paths, words = Plan(), {weight.path for weight in found}, lru_cache(maxsize=None)(_ranges)
     for path, dims in channels.kept(removal.removed).items():
-        keep = {str(dim): _ranges(positions) for dim, positions in dims.items()}
+        keep = {str(dim): words(positions.tobytes()) for dim, positions in dims.items()}
         if path in paths:
             plan.do[path] = {"keep": keep}
             shape = channels.shapes[path]
@@ -208,8 +208,9 @@ def _reason(weight: Weight, channels: Channels) -> str:
     return "none of its channels was chosen" if free else channels.why(weight.path)
 
 
-def _ranges(positions: np.ndarray) -> str:
-    """Rising positions as text: "0-3,5,7-8"."""
+def _ranges(held: bytes) -> str:
+    """Rising positions, as bytes, as text: "0-3,5,7-8"."""
+    positions = np.frombuffer(held, np.intp)
     apart = np.diff(positions) != 1
     first, last = positions[np.r_[True, apart]].tolist(), positions[np.r_[apart, True]].tolist()
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(first, last, strict=True))

@@ -5,7 +5,10 @@
     python benchmarks/low_rank.py lenet5 --seeds 0 1 2 --epochs 4
 
 `lenet5` compares, at the same share of the parameters, ranks allotted by error with uniform ones, and factors fitted
-to data with those of the weights alone; the base comes from `benchmarks/bases.py`. Rows go to `benchmarks/results/`.
+to data with those of the weights alone. `ends`: whether the first and the last layer are factored too; uniform ranks
+ruin them, so that these are compared without as well, at the same size of the whole. The base comes from
+`benchmarks/bases.py`. Rows go to `benchmarks/results/`.
+
 Times are medians on one thread unless `--threads` says otherwise; weights are random where only size and time count.
 """
 
@@ -14,8 +17,8 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
 from functools import partial
-from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -141,10 +144,28 @@ def lenet5(arguments: argparse.Namespace) -> Iterator[Row]:
     for seed in arguments.seeds:
         made = base("lenet5", seed)
         for share in arguments.shares or (0.2, 0.1, 0.05):
-            for method, data, allot in product(("auto", "tucker"), (1024, 0), ("error", "uniform")):
-                step = Factorize(method=method, parameters=share, allot=allot, data=data)
+            for method, data, allot, ends in (
+                ("auto", 1024, "error", "with"),
+                ("auto", 1024, "uniform", "without"),
+                ("auto", 1024, "uniform", "with"),
+                ("auto", 0, "error", "with"),
+                ("auto", 0, "uniform", "without"),
+                ("tucker", 1024, "error", "with"),
+                ("tucker", 1024, "uniform", "without"),
+            ):
+                skip = () if ends == "with" else ("conv1*", "fc2*")
+                step = Factorize(
+                    method=method, parameters=_left(made.model, share, skip), allot=allot, data=data, skip=skip
+                )
                 model = step(made.model, made.task, seed=seed)
-                row: Row = {"network": "lenet5", "seed": seed, "method": method, "allot": allot, "data": data}
+                row: Row = {
+                    "network": "lenet5",
+                    "seed": seed,
+                    "method": method,
+                    "allot": allot,
+                    "ends": ends,
+                    "data": data,
+                }
                 row |= {"bytes": 4 * parameters(model), "share": f"{parameters(model) / parameters(made.model):.3f}"}
                 row |= {"base_error": _error(made.accuracy)}
                 row["error"] = _error(evaluate(model, made.task.judge(), made.task))
@@ -152,6 +173,13 @@ def lenet5(arguments: argparse.Namespace) -> Iterator[Row]:
                     trained = Finetune(epochs=arguments.epochs, lr=1e-3)(model, made.task, seed=seed)
                     row["trained_error"] = _error(evaluate(trained, made.task.judge(), made.task))
                 yield row
+
+
+def _left(model: nn.Module, share: float, skip: tuple[str, ...]) -> float:
+    """Of the weights that are not skipped, for this share of all weights."""
+    sizes = {name: w.numel() for name, w in model.named_parameters() if w.ndim > 1}
+    whole = sum(size for name, size in sizes.items() if any(fnmatch(name, glob) for glob in skip))
+    return (share * sum(sizes.values()) - whole) / (sum(sizes.values()) - whole)
 
 
 def _error(accuracy: float) -> str:

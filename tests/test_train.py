@@ -271,6 +271,16 @@ def test_where_signs_are_drawn_batchnorm_ends_with_the_statistics_of_those_that_
     assert not norm.training
 
 
+def test_a_batchnorm_that_nothing_reaches_keeps_its_statistics() -> None:
+    model = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4))
+    model.unused = nn.BatchNorm1d(3)
+    model.unused.running_mean.fill_(7)
+    model.forward = lambda x: model[1](model[0](x))
+    train.take_statistics(model, [torch.ones(2, 6)])
+    assert model.unused.running_mean.tolist() == [7, 7, 7]
+    torch.testing.assert_close(model[1].running_mean, model[0](torch.ones(6)).detach())
+
+
 def test_the_global_random_state_and_the_users_network_stay() -> None:
     model = small().train()
     before, weights = torch.get_rng_state(), {n: t.clone() for n, t in model.state_dict().items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import time
@@ -258,7 +259,7 @@ def take_statistics(model: nn.Module, inputs: Iterable[Any], batches: int = 100)
     drawn at random.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-    momenta = [norm.momentum for norm in norms]
+    before = [(norm.momentum, copy.deepcopy(norm.state_dict())) for norm in norms]
     with evaluating(model):
         for norm in norms:
             norm.train().reset_running_stats()
@@ -267,8 +268,10 @@ def take_statistics(model: nn.Module, inputs: Iterable[Any], batches: int = 100)
             for batch in islice(inputs, batches):
                 forward(model, batch)
         finally:
-            for norm, momentum in zip(norms, momenta, strict=True):
+            for norm, (momentum, state) in zip(norms, before, strict=True):
                 norm.momentum = momentum
+                if not norm.num_batches_tracked:  # nothing reached it
+                    norm.load_state_dict(state)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rarefy import factoring
+from rarefy.calibration import Spread
 from rarefy.factoring import METHODS, Geometry, Layer, Method, Ranks
 from rarefy.factoring.table import Table
 
@@ -52,8 +53,8 @@ def moment(layer: Layer, x: Tensor) -> Tensor:
 
 
 def chained(layer: Layer, method: Method, ranks: Ranks, c: Tensor | None = None) -> nn.Sequential:
-    chain = factoring.shaped(layer, method, ranks)
-    factoring.fill(chain, method.weights(layer, ranks, c))
+    chain = factoring.shaped(layer, method, ranks, bias=c is not None)
+    factoring.fill(chain, layer, method, ranks, None if c is None else Spread(torch.zeros_like(c[..., 0]), c))
     return chain
 
 
@@ -71,7 +72,8 @@ def test_full_rank_changes_nothing(name: str, method: Method) -> None:
         chain = chained(layer, method, method.full(layer), c)
         assert chain(x).shape == y.shape
         assert float((chain(x) - y).detach().abs().max()) < (1e-2 if method.name == "cp" else 1e-5) * scale
-    assert chain[-1].bias is layer.bias
+    assert chain[-1].bias is layer.bias or not chain[-1].bias.any()
+    assert chained(layer, method, method.full(layer))[-1].bias is layer.bias
     assert all(part.bias is None for part in chain[:-1])
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rarefy.calibration import Spread
 from rarefy.factoring.method import Curve, Geometry, Layer, Method, Ranks
 from rarefy.factoring.multilinear import Cp, Tucker
 from rarefy.factoring.separable import Spatial, Svd
@@ -22,7 +23,6 @@ __all__ = [
     "Svd",
     "Tucker",
     "fill",
-    "restore_mean",
     "shaped",
     "suiting",
 ]
@@ -54,23 +54,25 @@ def shaped(layer: Layer, method: Method, ranks: Ranks, bias: bool = False) -> nn
     return chain
 
 
-def fill(chain: nn.Sequential, tensors: list[Tensor]) -> None:
-    """Set the weights of the chain's layers."""
+def fill(chain: nn.Sequential, layer: Layer, method: Method, ranks: Ranks, seen: Spread | None) -> None:
+    """Set the weights of the chain's layers. seen: of the layer's input; its bias then takes the mean error."""
+    tensors = method.weights(layer, ranks, None if seen is None else seen.covariance)
     for part, tensor in zip(chain, tensors, strict=True):
         weight = part.weight
         assert isinstance(weight, nn.Parameter)
         weight.data.copy_(tensor.reshape(weight.shape))
+    if seen is not None:
+        _restore_mean(chain, layer, seen.mean)
 
 
 @torch.no_grad()
-def restore_mean(chain: nn.Sequential, layer: Layer, mean: Tensor) -> None:
-    """Add to the chain's bias what its weights lose of the layer's mean output; mean: of the layer's input, unfolded,
-    (groups, features). At one position, so that neither stride nor padding matters."""
+def _restore_mean(chain: nn.Sequential, layer: Layer, mean: Tensor) -> None:
+    """Add to the chain's bias what its weights lose of the mean output: at one position, so that neither stride nor
+    padding matters."""
     bias = chain[-1].bias
     assert isinstance(bias, nn.Parameter)
-    if isinstance(layer, nn.Conv2d):
-        mean = mean.reshape(1, layer.in_channels, *layer.kernel_size)
-    wanted, found = _product(layer, mean), mean
+    found = mean.reshape(1, layer.in_channels, *layer.kernel_size) if isinstance(layer, nn.Conv2d) else mean
+    wanted = _product(layer, found)
     for part in chain:
         found = _product(part, found)
     bias.add_((wanted - found).flatten())

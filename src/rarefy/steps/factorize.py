@@ -199,8 +199,8 @@ class Factorize(Step):
                 plan.leave[path] = "the budget is met without it, and its rank would cause more error than others'"
         else:
             method, after = table.methods[table.method[row]].name, int(table.parameters[row])
-            plan.do[path] = {"method": method, "rank": list(table.rank(row)), "energy": round(kept, 6)}
-            plan.do[path] |= {"bias": True} if table.bias else {}
+            bias = {"bias": True} if table.bias else {}
+            plan.do[path] = {"method": method, "rank": list(table.rank(row)), "energy": round(kept, 6), **bias}
             plan.notes[path] = (
                 f"{method}, rank {words(table.rank(row))}: {before / after:.1f}x fewer parameters, "
                 f"{table.macs[-1] / table.macs[row]:.1f}x fewer multiply-accumulates, {kept:.1%} of the energy"
@@ -213,11 +213,8 @@ class Factorize(Step):
             layer = _layer(model.get_submodule(_home(path)))
             method, ranks = factoring.METHODS[decision["method"]], tuple(decision["rank"])
             chain = factoring.shaped(layer, method, ranks, bias=decision.get("bias", False))
-            if path in seen:
-                factoring.fill(chain, method.weights(layer, ranks, seen[path].covariance))
-                factoring.restore_mean(chain, layer, seen[path].mean)
-            elif not context.blank:
-                factoring.fill(chain, method.weights(layer, ranks, None))
+            if not context.blank:
+                factoring.fill(chain, layer, method, ranks, seen.get(path))
             model = replaced(model, _home(path), chain)
             context.progress("Factorize", done + 1, len(plan.do))
         return model
@@ -249,6 +246,5 @@ def _row_of(path: str, table: Table, ranks: tuple[int, ...]) -> int | None:
 
 def _nothing(plan: Plan) -> str:
     reasons = "; ".join(f"{path}: {why}" for path, why in list(plan.leave.items())[:5])
-    return (
-        f"Factorize found no layer to factor ({reasons}); ask for less energy or a smaller share, or leave the step out"
-    )
+    remedy = "ask for less energy or a smaller share, or leave the step out"
+    return f"Factorize found no layer to factor ({reasons}); {remedy}"

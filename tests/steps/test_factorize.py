@@ -246,6 +246,15 @@ def test_on_data_the_mean_of_every_channel_stays(method: str) -> None:
     assert (plain(X).mean(0) - before.mean(0)).abs().max() > 1e-2
 
 
+def test_on_data_a_bias_that_layers_share_stays_that_of_the_others() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 64), nn.ReLU(), nn.Linear(64, 64)).eval()
+    model[3].bias = model[1].bias
+    found = Factorize(layers={"1": {"rank": 4}}, data=64)(model, TASK)
+    assert torch.equal(found[3].bias, model[1].bias)
+    assert not torch.equal(found[1][1].bias, model[1].bias)
+
+
 def test_a_blank_context_builds_the_structure_without_data() -> None:
     step = Factorize(parameters=0.4, data=32)
     found = plan(step)

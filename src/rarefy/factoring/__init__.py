@@ -40,7 +40,7 @@ def suiting(layer: Layer, name: str) -> list[Method]:
 
 
 def shaped(layer: Layer, method: Method, ranks: Ranks, bias: bool = False) -> nn.Sequential:
-    """The chain, with weights of zero and the layer's own bias. bias: one of zeros where the layer has none."""
+    """The chain, with weights of zero and the layer's own bias. bias: a new one, of the same values or zeros."""
     with torch.device("meta"):  # no random numbers are drawn
         chain = method.build(layer, ranks)
     chain = chain.to_empty(device=layer.weight.device).requires_grad_(layer.weight.requires_grad)
@@ -49,8 +49,10 @@ def shaped(layer: Layer, method: Method, ranks: Ranks, bias: bool = False) -> nn
     last = chain[-1]
     assert isinstance(last, (nn.Linear, nn.Conv2d))
     last.bias = layer.bias
-    if bias and layer.bias is None:
-        last.bias = nn.Parameter(layer.weight.new_zeros(layer.weight.shape[0]), layer.weight.requires_grad)
+    if bias:  # it will change, and other layers may share the old one
+        old = layer.weight.new_zeros(layer.weight.shape[0]) if layer.bias is None else layer.bias.detach().clone()
+        free = layer.weight if layer.bias is None else layer.bias
+        last.bias = nn.Parameter(old, free.requires_grad)
     return chain
 
 

@@ -31,7 +31,7 @@ class Table:
     macs: Array
     error: Array  # relative: 1 is all of the layer
     aligned: NDArray[np.bool_]
-    bias: bool  # the last part gets one, which the layer has not
+    bias: bool  # the last part gets one of its own
 
     @classmethod
     def of(cls, layer: Layer, methods: Sequence[Method], moment: Tensor | None, at: Geometry, align: int) -> Table:
@@ -42,8 +42,8 @@ class Table:
         whole = (np.array([-1.0, 0, 0, numel, numel * at.outside, 0, 1])[None],)
         parts = [_rows(i, layer, m, moment, at, align) for i, m in enumerate(methods)]
         method, high, wide, parameters, macs, error, aligned = np.concatenate([*parts, *whole]).T
-        bias = moment is not None and layer.bias is None
-        parameters[:-1] += layer.weight.shape[0] * bias
+        bias = moment is not None
+        parameters[:-1] += layer.weight.shape[0] * (bias and layer.bias is None)
         ranks = np.stack([high, wide], 1).astype(np.int64)
         return cls(tuple(methods), full, method.astype(np.int64), ranks, parameters, macs, error, aligned > 0, bias)
 

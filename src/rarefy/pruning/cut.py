@@ -88,8 +88,9 @@ def masked(model: nn.Module, channels: Channels, removed: Removed, dropped: Remo
         positions = torch.from_numpy(np.flatnonzero(gone[slot.atoms])).to(old.device)
         new = old.index_fill(slot.dim, positions, 0)
         if slot.path in found:
+            shared = nn.Parameter(new)
             for module, name in found[slot.path].owners:
-                setattr(module, name, nn.Parameter(new))
+                setattr(module, name, shared)
         else:
             parent, _, name = slot.path.rpartition(".")
             model.get_submodule(parent)._buffers[name] = buffers[slot.path] = new

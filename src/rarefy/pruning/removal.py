@@ -34,10 +34,10 @@ class Removal:
 
 def checked(model: nn.Module, channels: Channels, removed: Removed, inputs: Any) -> Removal | None:
     """The removal of these channels of the plain network `model`; None after noting in `channels` what must stay."""
-    removal, output = _masking(model, channels, removed, inputs)
+    removal, zeroed, output = _masking(model, channels, removed, inputs)
     if removal is None:
         return None
-    if _difference(model, channels, removal, inputs, output) is None:
+    if _difference(zeroed, channels, removal, inputs, output) is None:
         return removal
     cut_groups = [g for g in channels.groups if removed[g.atoms].any()]
     reasons = [_fails(model, channels, removed, g.atoms, inputs) for g in cut_groups]
@@ -47,9 +47,11 @@ def checked(model: nn.Module, channels: Channels, removed: Removed, inputs: Any)
     return None
 
 
-def _masking(model: nn.Module, channels: Channels, removed: Removed, inputs: Any) -> tuple[Removal | None, Any]:
-    """Zero filters until every layer sees removed channels as constants that it can take over; and what the network
-    answers then. None after noting in `channels` what must stay."""
+def _masking(
+    model: nn.Module, channels: Channels, removed: Removed, inputs: Any
+) -> tuple[Removal | None, nn.Module, Any]:
+    """Zero filters until every layer sees removed channels as constants that it can take over; the network with these
+    zeros, and what it answers. No removal after noting in `channels` what must stay."""
     unable = fixed(model)
     dropped = removed & read(channels, unable)
     while True:
@@ -59,12 +61,12 @@ def _masking(model: nn.Module, channels: Channels, removed: Removed, inputs: Any
             output = called(zeroed, inputs)
         wrong = inconstant(channels, removed, seen, unable)
         if not wrong.any():
-            return Removal(removed, dropped, constants(channels, removed, seen, zeroed)), output
+            return Removal(removed, dropped, constants(channels, removed, seen, zeroed)), zeroed, output
         if (wrong & dropped).any():
             why = "what is left of it when it is zeroed is no constant that the layers after it could take over"
             for group in [g for g in channels.groups if (wrong & dropped)[g.atoms].any()]:
                 channels.keep(group.atoms, why)
-            return None, None
+            return None, zeroed, output
         dropped = dropped | wrong
 
 
@@ -91,14 +93,14 @@ def _fails(model: nn.Module, channels: Channels, removed: Removed, atoms: Any, i
     return _difference(zeroed, channels, Removal(alone, dropped, {}), inputs, output)
 
 
-def _difference(model: nn.Module, channels: Channels, removal: Removal, inputs: Any, wanted: Any) -> str | None:
-    """What is wrong with the network once it is cut; None where it answers as the masked one does."""
-    narrow, kept = twin(model), channels.kept(removal.removed)
+def _difference(zeroed: nn.Module, channels: Channels, removal: Removal, inputs: Any, wanted: Any) -> str | None:
+    """What is wrong with the masked network once it is cut (in place); None where it still answers as wanted."""
+    kept = channels.kept(removal.removed)
     try:
-        cut(narrow, kept)
-        fold(narrow, folded(removal.constants, kept))
+        cut(zeroed, kept)
+        fold(zeroed, folded(removal.constants, kept))
         with torch.no_grad():
-            output = called(narrow, inputs)
+            output = called(zeroed, inputs)
     except Exception as error:  # anything may happen in the user's code
         return f"cut, the network fails: {str(error).splitlines()[0] if str(error) else error!r}{_place(error)}"
     pairs = zip(tree_leaves(wanted), tree_leaves(output), strict=True)

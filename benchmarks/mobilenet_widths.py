@@ -1,4 +1,4 @@
-"""MobileNet V1 at four widths on CIFAR-10: accuracy against multiply-accumulates, as docs/results.md shows it.
+"""MobileNet V1 at four widths on CIFAR-10: accuracy against multiply-accumulates, as docs/structure.md shows it.
 
     python benchmarks/mobilenet_widths.py --widths 1 0.75 0.5 0.25 --epochs 20
     python benchmarks/mobilenet_widths.py --time --threads 1

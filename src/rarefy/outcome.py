@@ -111,6 +111,7 @@ class Measurer:
         result.memory_bytes = measure.memory(run.rfy)
         result.original_memory_bytes = measure.memory(run.original)
         result.energy = measure.energy(run.onnx, run.original)
+        result.binary = measure.binary_layers(run.onnx)
 
     def _answers(self, result: Outcome, labels: Tensor | None) -> None:
         right = measure.truth(self.task)

@@ -183,6 +183,17 @@ class Parity(Record):
     agreement_unoptimised: float
 
 
+class BinaryTiming(Record):
+    """Binary layers of one shape, by themselves, against layers of that shape in other numbers."""
+
+    shape: list[int]  # of the weight
+    input: list[int]
+    bits: int  # of the input
+    count: int  # of such layers in the file
+    float32: Latency
+    int8: Latency
+
+
 class Outcome(Record):
     """The end of a run: what is shipped, and everything claimed of it."""
 
@@ -192,6 +203,7 @@ class Outcome(Record):
     memory_bytes: int | None = None  # peak of a fresh process that loads and runs the pack, above the bare engine
     original_memory_bytes: int | None = None
     energy: Energy | None = None
+    binary: list[BinaryTiming] = []
     graph_bytes: int  # the pack's graph and headers
     layers: list[LayerRecord]
     classes: list[ClassRecord] = []

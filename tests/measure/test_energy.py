@@ -4,8 +4,12 @@ import sys
 
 import onnx
 import pytest
+import torch
 from onnx import parser
+from torch import nn
 
+from rarefy.export.onnx import Exporter
+from rarefy.layers.binary import Activation, binarize, one_bit
 from rarefy.measure import energy
 
 module = sys.modules["rarefy.measure.energy"]
@@ -43,6 +47,17 @@ def test_the_estimate_is_the_table(net, tmp_path, monkeypatch):
     assert record.source == "estimate"
     assert "Horowitz 2014" in record.method
     assert energy(net).original_joules is None
+
+
+def test_binary_layers_are_counted_as_their_kernels_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "POWERCAP", tmp_path / "none")
+    layer = nn.Conv2d(32, 8, 3)
+    binarize(layer, Activation(bits=2), steps=torch.tensor(1.0))
+    one_bit(layer)
+    onnx.save(Exporter(layer, torch.zeros(2, 32, 4, 4)).write(layer).proto, tmp_path / "bits.onnx")
+    weights = 8 * 32 * 9
+    expected = 2 * 4 * weights * 0.3 / 32 + weights / 32 * 640
+    assert energy(tmp_path / "bits.onnx").joules == pytest.approx(expected * 1e-12)
 
 
 def test_no_operations_known_no_estimate(tmp_path, monkeypatch):

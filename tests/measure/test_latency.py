@@ -11,7 +11,7 @@ from onnx import parser
 
 from rarefy.errors import InputError
 from rarefy.measure import compare, latency
-from rarefy.measure.latency import OPENINGS, _record, median_interval, sample, verdict
+from rarefy.measure.latency import OPENINGS, median_interval, record, sample, verdict
 
 
 def times(openings: int, rounds: int, scale: float = 1.0, seed: int = 0) -> np.ndarray:
@@ -35,35 +35,35 @@ def test_the_verdict_needs_the_whole_interval_beyond_the_margin(low: float, high
 
 @pytest.mark.parametrize(("scale", "word"), [(0.8, "faster"), (1.0, "unchanged"), (1.25, "slower")])
 def test_record_of_synthetic_samples(scale: float, word: str):
-    record = _record(times(8, 40, 5 * scale, seed=1), times(8, 40, 5, seed=2), threads=2, batch=3)
-    assert record.verdict == word
-    assert record.low < scale < record.high
-    assert record.ratio == pytest.approx(scale, rel=0.02)
-    assert record.this.median_ms == pytest.approx(5 * scale, rel=0.02)
-    assert record.original.median_ms < record.original.p90_ms < 5.5
-    assert (record.threads, record.batch, record.rounds) == (2, 3, 320)
+    made = record(times(8, 40, 5 * scale, seed=1), times(8, 40, 5, seed=2), threads=2, batch=3)
+    assert made.verdict == word
+    assert made.low < scale < made.high
+    assert made.ratio == pytest.approx(scale, rel=0.02)
+    assert made.this.median_ms == pytest.approx(5 * scale, rel=0.02)
+    assert made.original.median_ms < made.original.p90_ms < 5.5
+    assert (made.threads, made.batch, made.rounds) == (2, 3, 320)
 
 
 def test_a_drifting_machine_does_not_matter():
     drift = np.linspace(1, 4, 40)[None, :, None]
-    record = _record(times(8, 40, seed=1) * drift, times(8, 40, seed=2) * drift, 1, 1)
-    assert record.verdict == "unchanged"
-    assert record.high - record.low < 0.02
+    made = record(times(8, 40, seed=1) * drift, times(8, 40, seed=2) * drift, 1, 1)
+    assert made.verdict == "unchanged"
+    assert made.high - made.low < 0.02
 
 
 def test_interruptions_do_not_matter():
     slow = 1 + 4 * (np.random.default_rng(5).random((8, 40, 2)) < 0.3)
-    record = _record(times(8, 40, 0.8, seed=1) * slow, times(8, 40, seed=2), 1, 1)
-    assert record.ratio == pytest.approx(0.8, rel=0.03)
-    assert record.verdict == "faster"
+    made = record(times(8, 40, 0.8, seed=1) * slow, times(8, 40, seed=2), 1, 1)
+    assert made.ratio == pytest.approx(0.8, rel=0.03)
+    assert made.verdict == "faster"
 
 
 def test_openings_that_differ_widen_the_interval():
     luck = np.array([0.9, 0.95, 0.98, 1, 1, 1.02, 1.05, 1.1])[:, None, None]
-    record = _record(times(8, 40, 0.96, seed=1) * luck, times(8, 40, seed=2), 1, 1)
-    alike = _record(times(8, 40, 0.96, seed=1), times(8, 40, seed=2), 1, 1)
-    assert record.verdict == "unchanged"
-    assert record.high - record.low > 4 * (alike.high - alike.low)
+    made = record(times(8, 40, 0.96, seed=1) * luck, times(8, 40, seed=2), 1, 1)
+    alike = record(times(8, 40, 0.96, seed=1), times(8, 40, seed=2), 1, 1)
+    assert made.verdict == "unchanged"
+    assert made.high - made.low > 4 * (alike.high - alike.low)
 
 
 def test_the_interval_is_repeatable_and_as_wide_as_theory_says():
@@ -138,9 +138,9 @@ def small(tmp_path):
 
 
 def test_real_files(small):
-    record = latency(small, small, batch=2, seconds=0.01, rounds_min=5)
-    assert record.rounds >= 5
-    assert 0 < record.low <= record.ratio <= record.high
+    made = latency(small, small, batch=2, seconds=0.01, rounds_min=5)
+    assert made.rounds >= 5
+    assert 0 < made.low <= made.ratio <= made.high
     assert len(compare([small, small], small, threads=2, seconds=0.01, rounds_min=1)) == 2
 
 

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from rarefy.records import (
+    BinaryTiming,
     ChangedExample,
     ClassRecord,
     Energy,
@@ -199,6 +200,13 @@ def outcome(layers: list[LayerRecord], score: Quality | None) -> Outcome:
             source="estimate",
             method="operations and memory traffic at 45 nm, Horowitz 2014",
         ),
+        binary=[
+            BinaryTiming(shape=shape, input=[1, shape[1], 14, 14], bits=1, count=count, float32=fast, int8=against)
+            for shape, count, fast, against in (
+                ([256, 256, 3, 3], 3, timing(0.09, "faster", 1, 1), timing(0.37, "faster", 1, 1)),
+                ([16, 16, 3, 3], 1, timing(0.81, "faster", 1, 1), timing(1.02, "unchanged", 1, 1)),
+            )
+        ],
         graph_bytes=GRAPH,
         layers=layers,
         classes=[

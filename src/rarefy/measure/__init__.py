@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from rarefy.measure.adapter import answer
 from rarefy.measure.answers import changed, classes, truth
+from rarefy.measure.binary import binary_layers
 from rarefy.measure.energy import energy
 from rarefy.measure.environment import environment
 from rarefy.measure.files import read
@@ -21,6 +22,7 @@ from rarefy.measure.size import file_bytes, safetensors_bytes
 __all__ = [
     "Operation",
     "answer",
+    "binary_layers",
     "changed",
     "classes",
     "compare",

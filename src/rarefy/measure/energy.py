@@ -7,8 +7,9 @@ inferences. All that the processor draws meanwhile is in it, what it would draw 
 **Estimate**: E = sum over operators of MACs * (multiply + add) + weights * bits / 32 * memory access, with
 the energies of a 45 nm process at 0.9 V (Horowitz 2014, Computing's energy problem, ISSCC, figure 1.1.9).
 Each weight comes from memory once, as wide as its operator reads it (ONNX Runtime decodes codebooks when it
-loads the file, so these are 32 bits); activations stay in cache and cost nothing. It compares networks; it is
-not what a given machine draws.
+loads the file, so these are 32 bits); activations stay in cache and cost nothing. Binary layers are counted as
+their kernels work: for 32 products of bits an exclusive or, a population count and an addition, each with the
+energy of a 32-bit addition. It compares networks; it is not what a given machine draws.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from rarefy.measure.shapes import Shape
 from rarefy.records import Energy
 
 POWERCAP = Path("/sys/class/powercap")
-MAC_PJ = {32: 3.7 + 0.9, 8: 0.2 + 0.03}  # multiply and add: 32-bit floating, 8-bit integer
+MAC_PJ = {32: 3.7 + 0.9, 8: 0.2 + 0.03, 1: 3 * 0.1 / 32}  # multiply and add: 32-bit floating, 8-bit integer
 DRAM_PJ = 640.0  # 32 bits; 1.3 to 2.6 nJ for 64 bits, the lower end
 _COUNTED = "processor packages and memory (RAPL), back to back on one thread, idle power included"
 _ESTIMATED = "estimate from operations and weights read, Horowitz 2014 (ISSCC), 45 nm"
@@ -67,7 +68,8 @@ def estimate(path: str | os.PathLike[str]) -> float | None:
     for operation in operations(read(path)):
         if operation.macs is None:
             return None
-        total += operation.macs * MAC_PJ[operation.bits] + operation.weights * operation.bits / 32 * DRAM_PJ
+        total += operation.macs * operation.planes * MAC_PJ[operation.bits]
+        total += operation.weights * operation.bits / 32 * DRAM_PJ
     return total * 1e-12
 
 

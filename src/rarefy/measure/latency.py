@@ -74,8 +74,8 @@ def compare(
         for path, name in zip(paths, names, strict=True)
     ]
     times = sample(openers, seconds, rounds_min)
-    records = [_record(times[:, :, i], times[:, :, 0], threads, batch) for i in range(1, len(openers))]
-    return [record.model_copy(update={"engine": name}) for record, name in zip(records, names[1:], strict=True)]
+    records = [record(times[:, :, i], times[:, :, 0], threads, batch) for i in range(1, len(openers))]
+    return [made.model_copy(update={"engine": name}) for made, name in zip(records, names[1:], strict=True)]
 
 
 def sample(
@@ -132,7 +132,8 @@ def verdict(low: float, high: float) -> Literal["faster", "unchanged", "slower"]
     return "slower" if low > 1 + MARGIN else "unchanged"
 
 
-def _record(this: Times, original: Times, threads: int, batch: int) -> Latency:
+def record(this: Times, original: Times, threads: int, batch: int) -> Latency:
+    """What the times of two files, (openings, rounds, 2) each, say."""
     ratios = this.min(axis=2) / original.min(axis=2)  # (openings, rounds, 2) -> (openings, rounds)
     low, high = median_interval(ratios)
     return Latency(

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, NamedTuple
 
+from rarefy.measure.binary import planes
 from rarefy.measure.files import STANDARD, constants, inline
 from rarefy.measure.shapes import Shape, infer, known
 
@@ -25,7 +26,8 @@ class Operation(NamedTuple):
     op: str
     macs: int | None  # of one example; None where a shape is open or the number of repetitions depends on the data
     weights: int  # elements of its constant operands, read once for each inference
-    bits: int  # width of its operands: 8 for integers, else 32
+    bits: int  # width of its operands: 8 for integers, 1 for those of binary layers, else 32
+    planes: int = 1  # of a binary layer's input, each of which is multiplied
 
 
 def macs(model: ModelProto) -> int | None:
@@ -45,7 +47,21 @@ def operations(model: ModelProto) -> list[Operation]:
     found = _of_graph(plain.graph, {}, constants(whole.graph)[0])
     # the first dimension of a network with recurrent cells can be the steps instead
     examples = 1 if any(o.op in _RECURRENT for o in found) else batch
+    found = _in_bits(found, model, plain.graph)
     return [o if o.macs is None else o._replace(macs=o.macs // examples) for o in found]
+
+
+def _in_bits(found: list[Operation], model: ModelProto, plain: GraphProto) -> list[Operation]:
+    """With the width of what binary layers multiply: the bodies of their functions have +1 and -1 as floats."""
+    made_by = {name: node for node in plain.node for name in node.output}
+    counted = {}
+    for layer in (node for node in model.graph.node if planes(node)):
+        node = made_by.get(layer.output[0])
+        while node is not None and node.op_type not in COUNTERS:  # what follows the sums: scales, map, bias
+            node = made_by.get(node.input[0])
+        if node is not None:
+            counted[node.name or node.output[0]] = planes(layer)
+    return [o._replace(bits=1, planes=counted[o.name]) if o.name in counted else o for o in found]
 
 
 def _of_graph(graph: GraphProto, around: Mapping[str, Shape], constant: Set[str]) -> list[Operation]:

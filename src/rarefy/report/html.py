@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SECTIONS = {
     "warnings": "Warnings",
     "result": "Before and after",
+    "binary": "Binary layers on this machine",
     "progress": "After each step",
     "bytes": "Where the bytes went",
     "tensors": "Every tensor",

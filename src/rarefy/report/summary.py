@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from rarefy.records import Latency, Measurement, Outcome, Quality, RunRecord, Sizes
+from rarefy.records import BinaryTiming, Latency, Measurement, Outcome, Quality, RunRecord, Sizes
 from rarefy.report import units
 
 
@@ -43,6 +43,18 @@ def headline(label: str, run: RunRecord) -> str:
     elif run.outcome.latency:
         parts.append(f"latency {_latency(run.outcome.latency)}")
     return f"{label}: {', '.join(filter(None, parts))}"
+
+
+def binary(timed: Sequence[BinaryTiming]) -> str:
+    """Whether bits paid in time, on the machine of the run."""
+    lost = [t for t in timed if t.int8.verdict != "faster"]
+    if not lost:
+        return "On this machine bits are faster than INT8 in layers of every shape."
+    shapes = ", ".join(" × ".join(map(str, t.shape)) for t in lost)
+    return (
+        f"On this machine bits do not pay beside INT8 in layers of {shapes}: Quantize loses less accuracy there, and "
+        "is no slower."
+    )
 
 
 def _bytes(original: Measurement | None, final: Measurement | None) -> str:

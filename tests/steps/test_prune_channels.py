@@ -16,9 +16,9 @@ from rarefy import budget, encodings
 from rarefy.encodings import adopted
 from rarefy.errors import SettingsError, StepError
 from rarefy.graph.weights import weights
+from rarefy.pruning.positions import _positions, ranges
 from rarefy.step import Context, Plan
 from rarefy.steps import ClusterWeights, Half, PruneChannels, PruneWeights
-from rarefy.steps.prune_channels import _positions, _ranges
 from rarefy.task import forward
 from structures import STRUCTURES
 
@@ -333,8 +333,8 @@ def test_positions_are_written_and_read() -> None:
     for _ in range(50):
         positions = np.flatnonzero(rng.random(40) < rng.random())
         if len(positions):
-            assert np.array_equal(_positions(_ranges(positions)), positions)
-    assert _ranges(np.array([0, 1, 2, 5, 7, 8])) == "0-2,5,7-8"
+            assert np.array_equal(_positions(ranges(positions)), positions)
+    assert ranges(np.array([0, 1, 2, 5, 7, 8])) == "0-2,5,7-8"
 
 
 @pytest.mark.parametrize("name", STRUCTURES)

@@ -46,6 +46,16 @@ class Mask(Encoding):
         """The share of zeros."""
         return f"{1 - float(self.mask.float().mean()):.1%} zeros"
 
+    def pattern(self) -> str | None:
+        """ "N:M" where N weights live in every group of M inputs, with M of 4, 8 or 16."""
+        rows = self.mask.movedim(1, -1) if self.mask.ndim > 1 else self.mask
+        for size in (4, 8, 16):
+            if rows.shape[-1] % size == 0:
+                living = set(rows.reshape(-1, size).sum(1).tolist())
+                if len(living) == 1 and max(living) < size:
+                    return f"{living.pop()}:{size}"
+        return None
+
     def zeros(self) -> Tensor:
         """The pruned positions."""
         return ~self.mask

@@ -15,7 +15,7 @@ from rarefy.numerics.allotment import Options, cheapest_within
 
 Array = NDArray[np.float64]
 _LEAST = 1e-30  # energy, so that its logarithm is finite
-_FEW = 16  # times the alignment: layers of a lower full rank take any rank
+_FEW = 16  # times the alignment: matrices of a lower full rank take any rank
 _LOW = 4  # times the alignment: lower ranks are any; a whole step would be too large a part of them
 
 
@@ -97,11 +97,19 @@ def _rows(number: int, layer: Layer, method: Method, moment: Tensor | None, at: 
     curve = method.curve(layer, moment)
     parameters, macs = method.cost(layer, curve.ranks, at)
     ranks, count = curve.ranks.numpy(), len(curve.ranks)
-    few = np.array(method.full(layer)) < _FEW * align
-    aligned = ((ranks % align == 0) | (ranks < _LOW * align) | few).all(1)
+    aligned = _aligned(layer, ranks, np.array(method.full(layer)), align)
     pair = np.pad(ranks, ((0, 0), (0, 2 - ranks.shape[1])))
     error = curve.error.numpy() / (curve.total or 1.0)
     return np.column_stack([np.full(count, number), pair, parameters.numpy(), macs.numpy(), error, aligned])
+
+
+def _aligned(layer: Layer, ranks: NDArray[np.int64], full: NDArray[np.int64], align: int) -> NDArray[np.bool_]:
+    """Engines compute convolutions in blocks of channels: an odd rank costs more time there than a higher one saves,
+    where what is around it fits the blocks."""
+    blocks = layer.weight.ndim > 2 and layer.weight.shape[0] % align == 0
+    any_rank = ranks < align if blocks else (ranks < _LOW * align) | (full < _FEW * align)
+    found: NDArray[np.bool_] = ((ranks % align == 0) | any_rank).all(1)
+    return found
 
 
 def words(ranks: Ranks) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -44,6 +44,7 @@ class Channels:
     def __init__(self, trace: Trace, shapes: Mapping[str, tuple[int, ...]]) -> None:
         self.shapes, self.uses, self.reasons = shapes, trace.uses, trace.atoms.reasons()
         self._found = [(slot, trace.atoms.find(slot.labels.numpy().astype(np.int64))) for slot in trace.slots.values()]
+        self.summed = [np.unique(trace.atoms.find(t.reshape(-1).numpy().astype(np.int64))) for t in trace.summed]
         self.count, self._opaque = len(trace.atoms), trace.opaque
         self._settle()
 
@@ -113,27 +114,41 @@ class Channels:
         if any(len(group.atoms) == 1 and path in group.layers for group in self.groups):
             return "its channels can only go all together: it has one, or splits and shuffles tie them"
         for slot, atoms in self._found:
-            if slot.path == path and slot.kind in ("out", "bare"):
+            if slot.path == path and slot.kind != "in":
                 return next((self.reasons[a] for a in atoms.tolist() if a in self.reasons), "")
-        return self._opaque.get(path, "the network does not use it on the example")
+        return self._opaque.get(path, "the network does not use it on the examples")
 
 
-def traced(model: nn.Module, inputs: Any, whole: Mapping[str, str], skip: Iterable[str] = ()) -> Channels:
-    """Run the plain network `model` once on `inputs`.
+def traced(
+    model: nn.Module, examples: Iterable[Any], whole: Mapping[str, str], skip: Iterable[str] = ()
+) -> tuple[Channels, list[Any]]:
+    """Run the plain network `model` on the first example, and on more while they use weights that those before did
+    not: the network may decide by what it sees. Costs are those of the first.
 
-    whole: parameters that cannot be cut, and why. skip: globs of layers whose own channels stay.
+    whole: parameters that cannot be cut, and why. skip: globs of layers whose own channels stay. Gives the channels,
+    and the examples that used something new.
     """
-    tracer, skip = Tracer(model, RULES, whole), list(skip)
+    tracer, skip, taken = Tracer(model, RULES, whole), list(skip), list[Any]()
+    matrices = {name for name, parameter in model.named_parameters() if parameter.ndim > 1}
+    uses = tracer.trace.uses
     with torch.no_grad(), tracer.following(model):
-        output = called(model, inputs)
-    for tensor in tree_leaves(output):
-        if isinstance(tensor, Tensor):
-            tracer.atoms.keep(tracer.labels(tensor), "it is an output of the network")
+        for inputs in examples:
+            before, done = len(tracer.trace.slots), len(uses)
+            output = called(model, inputs)
+            for tensor in tree_leaves(output):
+                if isinstance(tensor, Tensor):
+                    tracer.atoms.keep(tracer.labels(tensor), "it is an output of the network")
+            if taken:
+                uses[done:] = [replace(use, positions=0) for use in uses[done:]]
+            if len(tracer.trace.slots) > before or not taken:
+                taken.append(inputs)
+            if matrices <= {path for path, _ in tracer.trace.slots} | tracer.trace.opaque.keys():
+                break
     for slot in tracer.trace.slots.values():
         if slot.kind in ("out", "bare") and chosen(slot.path, skip):
             tracer.atoms.keep(slot.labels, "skipped, as set")
     tensors = [*model.named_parameters(), *model.named_buffers()]
-    return Channels(tracer.trace, {name: tuple(t.shape) for name, t in tensors})
+    return Channels(tracer.trace, {name: tuple(t.shape) for name, t in tensors}), taken
 
 
 def called(model: nn.Module, inputs: Any) -> Any:

@@ -132,6 +132,7 @@ def multiplied(tracer: Tracer, op: Op) -> None:
         return tracer.set(result, spread(outer, result.shape, -2 if rows else -1))
     if (inner or not varying(a)) and (inner_too or not varying(b)):
         tracer.atoms.unite(along(a, -1), along(b, -2), tracer.why(op, "meets fixed channels in"))
+        tracer.trace.summed.append(along(a, -1))
         return tracer.set(result, fixed)
     return tracer.opaque(op)
 

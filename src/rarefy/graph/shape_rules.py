@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from rarefy.graph.atoms import core, spread, varying
-from rarefy.graph.pointwise import same
+from rarefy.graph.pointwise import pointwise, same
 from rarefy.graph.tracing import Op, Tracer
 
 
@@ -79,6 +79,8 @@ def joined(tracer: Tracer, op: Op) -> None:
 
 def reduced(tracer: Tracer, op: Op) -> None:
     """A mean, sum, maximum ... over some dimensions; over the channels, they all count and stay."""
+    if op.name in ("max", "min") and isinstance(op.get(1, "other"), Tensor):
+        return pointwise(tracer, op)
     labels = tracer.labels(op.args[0])
     dims = _dims(op.get(2 if op.name == "norm" else 1, "dim", op.options.get("axis")), labels.ndim)
     if set(dims) & set(varying(labels)):

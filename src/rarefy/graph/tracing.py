@@ -76,6 +76,7 @@ class Trace:
     atoms: Atoms = field(default_factory=Atoms)
     slots: dict[tuple[str, int], Slot] = field(default_factory=dict)
     uses: list[Use] = field(default_factory=list)
+    summed: list[Tensor] = field(default_factory=list)  # labels that a product of two computed tensors sums over
     opaque: dict[str, str] = field(default_factory=dict)  # parameters that unknown functions use, and where
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
 from typing import Literal
 
@@ -12,15 +12,14 @@ from rarefy.graph.channels import Channels, Group, Removed
 
 Cost = Callable[[Removed], float]
 LEVELS = 1000  # shares that are tried where every layer loses the same one
-NARROW = 32  # channels; below, alignment does not pay
-WIDE = 8  # the usual alignment: a vector register of floats
+USUAL = (8, 4, 2, 1)  # alignments, the best first: engines compute 8 channels together, or more
 
 
 class Choice:
     """Ways of removing more and more channels, by level: 0 removes none, `levels` all that may go.
 
-    scores: one per atom. align: kept channels are a multiple of it; None: of 8 where at least 32 are kept. most: the
-    largest share of a layer. own: layer (its place in `channels.groups`) -> the share that it loses in any case.
+    scores: one per atom. align: kept channels are a multiple of it; where `strict` is not set, also fewer than it.
+    most: the largest share of a layer. own: layer (its place in `channels.groups`) -> the share that it loses anyway.
     """
 
     def __init__(
@@ -28,14 +27,15 @@ class Choice:
         channels: Channels,
         scores: np.ndarray,
         scope: Literal["layer", "global"],
-        align: int | None,
+        align: int,
         most: float,
         own: Mapping[int, float],
+        strict: bool = True,
     ) -> None:
         self.channels, self.scope, self.own = channels, scope, own
         self.order = [group.atoms[np.argsort(scores[group.atoms], kind="stable")] for group in channels.groups]
         self.scores = [scores[atoms] for atoms in self.order]
-        self.allowed = [_allowed(group, align, most) for group in channels.groups]
+        self.allowed = [_allowed(group, align, most, strict) for group in channels.groups]
         free = [s for i, s in enumerate(self.scores) if i not in own]
         self.thresholds = np.unique(np.concatenate([*free, [-np.inf, np.inf]]))
         self.levels = LEVELS if scope == "layer" else len(self.thresholds) - 1
@@ -66,8 +66,9 @@ class Choice:
         wanted = [self.own[i] * len(self.order[i]) if i in self.own else w for i, w in enumerate(wanted)]
         return np.array([_nearest(a, w) for a, w in zip(self.allowed, wanted, strict=True)], np.int64)
 
-    def reach(self, cost: Cost, share: float) -> np.ndarray:
-        """The counts at which `cost` (falling from 1) comes nearest to `share`: by level, then group by group."""
+    def reach(self, cost: Cost, share: float, slack: float) -> np.ndarray:
+        """The counts at which `cost` (falling from 1) comes nearest to `share`: by level, then group by group, then by
+        single groups that lose more or less than the others, until it is as near as `slack`."""
         low, high = 0, self.levels
         while high - low > 1:
             middle = (low + high) // 2
@@ -75,7 +76,28 @@ class Choice:
         before, after = self.counts(low), self.counts(high)
         changed = np.flatnonzero(before != after)
         steps = list(accumulate(changed.tolist(), lambda counts, i: _with(counts, i, after), initial=before))
-        return min(steps, key=lambda counts: abs(cost(self.removed(counts)) - share))
+        return self._nearer(min(steps, key=lambda counts: abs(cost(self.removed(counts)) - share)), cost, share, slack)
+
+    def _nearer(self, counts: np.ndarray, cost: Cost, share: float, slack: float) -> np.ndarray:
+        def miss(counts: np.ndarray) -> float:
+            return abs(cost(self.removed(counts)) - share)
+
+        while miss(counts) > slack:
+            found = min(self._beside(counts), key=miss, default=counts)
+            if miss(found) >= miss(counts):
+                break
+            counts = found
+        return counts
+
+    def _beside(self, counts: np.ndarray) -> Iterator[np.ndarray]:
+        """One group loses the next larger or smaller number."""
+        for i, allowed in enumerate(self.allowed):
+            at = int(np.searchsorted(allowed, counts[i]))
+            for other in (at - 1, at + 1):
+                if i not in self.own and 0 <= other < len(allowed):
+                    changed = counts.copy()
+                    changed[i] = allowed[other]
+                    yield changed
 
     def share(self, removed: Removed) -> float:
         """The share of the channels that may go that is left."""
@@ -90,14 +112,12 @@ def _with(counts: np.ndarray, place: int, other: np.ndarray) -> np.ndarray:
     return changed
 
 
-def _allowed(group: Group, align: int | None, most: float) -> np.ndarray:
+def _allowed(group: Group, align: int, most: float, strict: bool) -> np.ndarray:
     """The numbers of channels that a group may lose, rising from 0; at least one channel stays."""
     size = len(group.atoms)
     counts = np.arange(1 + min(size - 1, int(most * size + 1e-9)))
     kept = (size - counts) * group.width
-    aligned = kept % (align or WIDE) == 0
-    if align is None:
-        aligned |= kept < NARROW
+    aligned = (kept % align == 0) | (not strict) & (kept < align)
     allowed: np.ndarray = counts[aligned | (counts == 0)]
     return allowed
 

@@ -131,7 +131,7 @@ def inconstant(channels: Channels, removed: Removed, seen: Inputs, fixed: set[st
         if slot.kind == "in" and slot.path in seen.range:
             low, high = (t.cpu().numpy() for t in seen.range[slot.path])
             scale = np.maximum(np.abs(low), np.abs(high))
-            wrong = high - low > EPSILON * np.maximum(scale, 1)
+            wrong = ~(high - low <= EPSILON * np.maximum(scale, 1))  # a NaN is no constant
             if slot.path in unfoldable:
                 wrong |= scale > EPSILON
             atoms = np.tile(slot.atoms, len(low) // len(slot.atoms))
@@ -144,8 +144,11 @@ def _unfoldable(channels: Channels, fixed: set[str]) -> set[str]:
 
 
 def read(channels: Channels, fixed: set[str]) -> Removed:
-    """The channels that are read by layers whose bias can take over no constant."""
+    """The channels that are read where no bias can take over a constant: by layers that have none or pad, and by
+    products of computed tensors."""
     found, unfoldable = channels.none(), _unfoldable(channels, fixed)
+    for atoms in channels.summed:
+        found[atoms] = True
     for slot in channels.slots:
         if slot.kind == "in" and slot.path in unfoldable:
             found[slot.atoms] = True

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from rarefy import encodings
-from rarefy.graph.channels import Channels, Removed, called
+from rarefy.graph.channels import Channels, Removed
 from rarefy.graph.modules import twin
 from rarefy.graph.tracing import TORCH
 from rarefy.graph.weights import Weight, by_path
 from rarefy.pruning.cut import Inputs, constants, cut, inconstant, masked, read
+from rarefy.pruning.examples import Examples
 
 TOLERANCE = 1e-4  # of the largest output
 
@@ -32,15 +33,17 @@ class Removal:
     constants: dict[str, Tensor]  # weight -> what the removed channels' shifts add to its output, shape (out,)
 
 
-def checked(model: nn.Module, channels: Channels, removed: Removed, inputs: Any) -> Removal | None:
+def checked(model: nn.Module, channels: Channels, removed: Removed, examples: Examples) -> Removal | None:
     """The removal of these channels of the plain network `model`; None after noting in `channels` what must stay."""
-    removal, zeroed, output = _masking(model, channels, removed, inputs)
+    removal, zeroed, outputs = _masking(model, channels, removed, examples)
     if removal is None:
         return None
-    if _difference(zeroed, channels, removal, inputs, output) is None:
+    if _difference(zeroed, channels, removal, examples, outputs) is None:
         return removal
     cut_groups = [g for g in channels.groups if removed[g.atoms].any()]
-    reasons = [_fails(model, channels, removed, g.atoms, inputs) for g in cut_groups]
+    reasons = [_fails(model, channels, _only(channels, removed, g.atoms), examples) for g in cut_groups]
+    if not any(reasons) and _fails(model, channels, removed, examples) is None:
+        return Removal(removed, removed, {})  # a shift went where no layer could show it
     for group, why in zip(cut_groups, reasons, strict=True):
         if why or not any(reasons):
             channels.keep(group.atoms, why or "cut together with others, the network answers differently")
@@ -48,8 +51,8 @@ def checked(model: nn.Module, channels: Channels, removed: Removed, inputs: Any)
 
 
 def _masking(
-    model: nn.Module, channels: Channels, removed: Removed, inputs: Any
-) -> tuple[Removal | None, nn.Module, Any]:
+    model: nn.Module, channels: Channels, removed: Removed, examples: Examples
+) -> tuple[Removal | None, nn.Module, list[Any]]:
     """Zero filters until every layer sees removed channels as constants that it can take over; the network with these
     zeros, and what it answers. No removal after noting in `channels` what must stay."""
     unable = fixed(model)
@@ -58,15 +61,15 @@ def _masking(
         zeroed = twin(model)
         masked(zeroed, channels, removed, dropped)
         with torch.no_grad(), Inputs(zeroed, channels, removed) as seen:
-            output = called(zeroed, inputs)
+            outputs = examples.settled(zeroed)
         wrong = inconstant(channels, removed, seen, unable)
         if not wrong.any():
-            return Removal(removed, dropped, constants(channels, removed, seen, zeroed)), zeroed, output
+            return Removal(removed, dropped, constants(channels, removed, seen, zeroed)), zeroed, outputs
         if (wrong & dropped).any():
             why = "what is left of it when it is zeroed is no constant that the layers after it could take over"
             for group in [g for g in channels.groups if (wrong & dropped)[g.atoms].any()]:
                 channels.keep(group.atoms, why)
-            return None, zeroed, output
+            return None, zeroed, outputs
         dropped = dropped | wrong
 
 
@@ -81,29 +84,34 @@ def _has_bias(path: str, weight: Weight) -> bool:
     return alone and isinstance(weight.module, layers)
 
 
-def _fails(model: nn.Module, channels: Channels, removed: Removed, atoms: Any, inputs: Any) -> str | None:
-    """Why these channels alone cannot be cut; None where they can."""
+def _only(channels: Channels, removed: Removed, atoms: np.ndarray) -> Removed:
     alone = channels.none()
     alone[atoms] = removed[atoms]
-    zeroed, dropped = twin(model), channels.none()
-    dropped[atoms] = True
-    masked(zeroed, channels, alone, dropped)
+    return alone
+
+
+def _fails(model: nn.Module, channels: Channels, removed: Removed, examples: Examples) -> str | None:
+    """Why these channels cannot be cut, even where their shifts go too; None where they can."""
+    zeroed = twin(model)
+    masked(zeroed, channels, removed, removed)
     with torch.no_grad():
-        output = called(zeroed, inputs)
-    return _difference(zeroed, channels, Removal(alone, dropped, {}), inputs, output)
+        outputs = examples.outputs(zeroed)
+    return _difference(zeroed, channels, Removal(removed, removed, {}), examples, outputs)
 
 
-def _difference(zeroed: nn.Module, channels: Channels, removal: Removal, inputs: Any, wanted: Any) -> str | None:
+def _difference(
+    zeroed: nn.Module, channels: Channels, removal: Removal, examples: Examples, wanted: list[Any]
+) -> str | None:
     """What is wrong with the masked network once it is cut (in place); None where it still answers as wanted."""
     kept = channels.kept(removal.removed)
     try:
         cut(zeroed, kept)
         fold(zeroed, folded(removal.constants, kept))
         with torch.no_grad():
-            output = called(zeroed, inputs)
+            outputs = examples.outputs(zeroed)
     except Exception as error:  # anything may happen in the user's code
         return f"cut, the network fails: {str(error).splitlines()[0] if str(error) else error!r}{_place(error)}"
-    pairs = zip(tree_leaves(wanted), tree_leaves(output), strict=True)
+    pairs = zip(tree_leaves(wanted), tree_leaves(outputs), strict=True)
     if all(_same(a, b) for a, b in pairs if isinstance(a, Tensor)):
         return None
     return "cut, the network answers differently: its code depends on the number of channels"

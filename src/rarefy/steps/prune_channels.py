@@ -7,22 +7,25 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves
 
 from rarefy import budget, encodings
 from rarefy.errors import StepError
 from rarefy.graph.channels import Channels, Removed, traced
 from rarefy.graph.modules import twin
 from rarefy.graph.weights import Weight, chosen, surveyed, weights, why_not, why_small
-from rarefy.pruning.choice import Choice
+from rarefy.pruning.choice import USUAL, Choice
 from rarefy.pruning.cut import cut
+from rarefy.pruning.examples import Examples, single
+from rarefy.pruning.positions import dims, ranges
 from rarefy.pruning.removal import Removal, checked, fold, folded
 from rarefy.pruning.scores import Score, scored
 from rarefy.step import Context, Plan
+
+ABOUT = 0.05  # of all channels: what a share of them may miss for a better alignment
 
 
 class PruneChannels(budget.Budgeted):
@@ -55,7 +58,7 @@ class PruneChannels(budget.Budgeted):
     score: Score = "l2"
     scope: Literal["layer", "global"] = Field("layer", description="one share per layer, or one threshold over all")
     align: int | None = Field(
-        None, ge=1, le=1024, description="channels kept are a multiple; by default of 8 where 32 or more are kept"
+        None, ge=1, le=1024, description="channels kept are a multiple; by default of 8, or of less where that misses"
     )
     most: float = Field(0.95, gt=0, le=1, description="largest share of a layer that goes; one channel always stays")
     examples: int = Field(256, ge=1, description="training examples for the score taylor")
@@ -74,15 +77,16 @@ class PruneChannels(budget.Budgeted):
         if all(why_not(w) or why_small(w) for w in found):
             raise StepError("PruneChannels found no layer with channels: no convolution or matrix of float32 numbers")
         plain = _plain(model)
-        channels, inputs = _followed(plain, context, _whole(found), self.skip)
+        channels, examples = _followed(plain, context, _whole(found), self.skip)
         while channels.groups:
-            removed = self._chosen(plain, channels, context, inputs)
+            removed = self._chosen(plain, channels, context, examples.first)
             if not removed.any():
                 raise StepError(
                     "PruneChannels would remove nothing: no layer is wide enough for this amount and alignment; give "
                     "a larger amount or align: 1"
                 )
-            if removal := checked(plain, channels, removed, inputs):
+            if removal := checked(plain, channels, removed, examples):
+                context.warnings += _spoilt(found, channels, removal)
                 return _plan(found, channels, removal)
         reasons = Counter(channels.why(w.path) for w in found if not why_small(w))
         why = reasons.most_common(1)[0][0]
@@ -91,14 +95,18 @@ class PruneChannels(budget.Budgeted):
     def _chosen(self, plain: nn.Module, channels: Channels, context: Context, inputs: Any) -> Removed:
         divided = self.scope == "global" and self.threshold is None
         scores = scored(plain, channels, self.score, context, divided=divided, examples=self.examples)
-        choice = Choice(channels, scores, self.scope, self.align, self.most, self._own(channels))
+        own, strict = self._own(channels), self.align is not None
+        aligned = [
+            Choice(channels, scores, self.scope, align, self.most, own, strict)
+            for align in (self.align and [self.align]) or USUAL
+        ]
         if self.threshold is not None:
-            return choice.removed(choice.below(self.threshold))
-        if self.ratio is not None and self.scope == "layer":
-            return choice.removed(choice.counts(round(self.ratio * choice.levels)))
-        if self.target is None:
-            return choice.removed(choice.reach(choice.share, 1 - (self.ratio or 0.0)))
-        return _for_target(self.target, plain, channels, choice, context, inputs)
+            return aligned[0].removed(aligned[0].below(self.threshold))
+        if self.target is not None:
+            return _for_target(self.target, plain, channels, aligned, context, inputs)
+        if strict and self.scope == "layer":
+            return aligned[0].removed(aligned[0].counts(round((self.ratio or 0.0) * aligned[0].levels)))
+        return _nearest(aligned, aligned[0].share, 1 - (self.ratio or 0.0), ABOUT)
 
     def _own(self, channels: Channels) -> dict[int, float]:
         """Group -> the ratio set for one of its layers."""
@@ -111,7 +119,7 @@ class PruneChannels(budget.Budgeted):
 
     def apply(self, model: nn.Module, plan: Plan, context: Context) -> nn.Module:
         """Cut, and fold the shifts of what was removed into the next layers."""
-        kept = {p: _dims(decision["keep"]) for p, decision in {**plan.do, **plan.also}.items() if "keep" in decision}
+        kept = {p: dims(decision["keep"]) for p, decision in {**plan.do, **plan.also}.items() if "keep" in decision}
         cut(model, kept)
         fold(model, {path: torch.tensor(d["fold"]) for path, d in plan.do.items() if "fold" in d})
         return model
@@ -124,14 +132,16 @@ def _plain(model: nn.Module) -> nn.Module:
     return model
 
 
-def _followed(plain: nn.Module, context: Context, whole: dict[str, str], skip: tuple[str, ...]) -> tuple[Channels, Any]:
-    """The channels of the network, and the inputs that it was run on: one example, or two where it wants a batch."""
+def _followed(
+    plain: nn.Module, context: Context, whole: dict[str, str], skip: tuple[str, ...]
+) -> tuple[Channels, Examples]:
+    """The channels of the network, and what it was run on: single examples, or two where it wants a batch."""
+    batch = budget.few(context)
     try:
-        inputs = tree_map_only(Tensor, lambda tensor: tensor[:1], budget.few(context))
-        return traced(plain, inputs, whole, skip), inputs
+        channels, taken = traced(plain, single(batch), whole, skip)
     except Exception:  # whatever its code does with one example; with two, it runs or the error says why
-        inputs = budget.examples(plain, context)
-        return traced(plain, inputs, whole, skip), inputs
+        channels, taken = traced(plain, [budget.examples(plain, context)], whole, skip)
+    return channels, Examples(taken, batch, channels.macs(channels.none()))
 
 
 def _whole(found: list[Weight]) -> dict[str, str]:
@@ -145,9 +155,9 @@ def _whole(found: list[Weight]) -> dict[str, str]:
 
 
 def _for_target(
-    target: budget.Target, plain: nn.Module, channels: Channels, choice: Choice, context: Context, inputs: Any
+    target: budget.Target, plain: nn.Module, channels: Channels, aligned: list[Choice], context: Context, inputs: Any
 ) -> Removed:
-    original = _plain(context.original or plain)
+    original, choice = _plain(context.original or plain), aligned[0]
     if target.measured:
         with target.costs(original, inputs) as cost:
 
@@ -159,14 +169,26 @@ def _for_target(
             level, _ = budget.search(timed, choice.levels, target, "PruneChannels")
             return choice.removed(choice.counts(level))
     share = _counted(target.kind, plain, original, channels, inputs)
-    removed = choice.removed(choice.reach(share, target.share))
-    if abs(share(removed) - target.share) > budget.TOLERANCE:
-        least = share(choice.removed(choice.counts(choice.levels)))
+    slack = budget.TOLERANCE * target.share
+    removed = _nearest(aligned, share, target.share, slack)
+    if abs(share(removed) - target.share) > slack:
+        finest = aligned[-1]
+        least = share(finest.removed(finest.counts(finest.levels)))
         raise StepError(
             f"PruneChannels cannot leave {target}: the nearest that whole channels allow is {share(removed):.1%}, "
             f"the least {least:.1%}; ask for one of these, lower align or skip less"
         )
     return removed
+
+
+def _nearest(aligned: list[Choice], cost: Callable[[Removed], float], share: float, slack: float) -> Removed:
+    """By the coarsest alignment that comes as near as `slack`, or the one that comes nearest."""
+    found: list[Removed] = []
+    for choice in aligned:
+        found.append(choice.removed(choice.reach(cost, share, slack)))
+        if abs(cost(found[-1]) - share) <= slack:
+            return found[-1]
+    return min(found, key=lambda removed: abs(cost(removed) - share))
 
 
 def _counted(
@@ -185,13 +207,13 @@ def _counted(
 
 
 def _plan(found: list[Weight], channels: Channels, removal: Removal) -> Plan:
-    plan, paths, words = Plan(), {weight.path for weight in found}, lru_cache(maxsize=None)(_ranges)
-    for path, dims in channels.kept(removal.removed).items():
-        keep = {str(dim): words(positions.tobytes()) for dim, positions in dims.items()}
+    plan, paths, words = Plan(), {weight.path for weight in found}, lru_cache(maxsize=None)(ranges)
+    for path, where in channels.kept(removal.removed).items():
+        keep = {str(dim): words(positions.tobytes()) for dim, positions in where.items()}
         if path in paths:
             plan.do[path] = {"keep": keep}
             shape = channels.shapes[path]
-            plan.notes[path] = ", ".join(f"{shape[d]} -> {len(p)} along dimension {d}" for d, p in dims.items())
+            plan.notes[path] = ", ".join(f"{shape[d]} -> {len(p)} along dimension {d}" for d, p in where.items())
         else:
             plan.also[path] = {"keep": keep}
     for path, amount in folded(removal.constants, channels.kept(removal.removed)).items():
@@ -203,25 +225,14 @@ def _plan(found: list[Weight], channels: Channels, removal: Removal) -> Plan:
     return plan
 
 
+def _spoilt(found: list[Weight], channels: Channels, removal: Removal) -> list[str]:
+    """A warning where columns go from under a pattern of zeros in groups of columns."""
+    columns = {path for path, where in channels.kept(removal.removed).items() if 1 in where}
+    masks = [(w.path, encodings.find(w, encodings.Mask)) for w in found if w.path in columns]
+    paths = [path for path, mask in masks if isinstance(mask, encodings.Mask) and mask.pattern()]
+    return [f"PruneChannels breaks the N:M pattern of {', '.join(paths)}: put PruneWeights after it"] if paths else []
+
+
 def _reason(weight: Weight, channels: Channels) -> str:
     free = [g for g in channels.groups if len(g.atoms) > 1 and weight.path in g.layers]
     return "none of its channels was chosen" if free else channels.why(weight.path)
-
-
-def _ranges(held: bytes) -> str:
-    """Rising positions, as bytes, as text: "0-3,5,7-8"."""
-    positions = np.frombuffer(held, np.intp)
-    apart = np.diff(positions) != 1
-    first, last = positions[np.r_[True, apart]].tolist(), positions[np.r_[apart, True]].tolist()
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(first, last, strict=True))
-
-
-def _dims(keep: dict[str, str]) -> dict[int, np.ndarray]:
-    """The positions written by `_ranges`, by dimension."""
-    return {int(dim): _positions(text) for dim, text in keep.items()}
-
-
-@lru_cache(maxsize=256)  # a layer, its normalisation and the next layer have the same
-def _positions(text: str) -> np.ndarray:
-    parts = [part.split("-") for part in text.split(",")]
-    return np.concatenate([np.arange(int(part[0]), int(part[-1]) + 1) for part in parts])

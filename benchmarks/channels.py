@@ -2,10 +2,10 @@
 
     python benchmarks/channels.py --threads 1
 
-The speed of ResNet-18 with half of its channels, and of ResNet-20 with odd numbers of them and with multiples of 8, in
-ONNX Runtime at batch 1, measured in turns with the whole one; and the time that planning and cutting ResNet-50 takes, in
-turns with Torch-Pruning. rarefy also runs the network masked and cut, and compares; Torch-Pruning does not, so the time
-without that is shown too.
+The speed of ResNet-18 with half of its channels, and of ResNet-20 with odd numbers of them and with multiples of 8,
+in ONNX Runtime at batch 1, measured in turns with the whole one; and the time that planning and cutting ResNet-50
+takes, in turns with Torch-Pruning. rarefy also runs the network masked and cut, and compares; Torch-Pruning does not,
+so the time without that is shown too.
 """
 
 from __future__ import annotations

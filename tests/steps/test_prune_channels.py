@@ -16,7 +16,7 @@ from rarefy import budget, encodings
 from rarefy.encodings import adopted
 from rarefy.errors import SettingsError, StepError
 from rarefy.graph.weights import weights
-from rarefy.pruning.positions import _positions, ranges
+from rarefy.pruning.positions import _positions
 from rarefy.step import Context, Plan
 from rarefy.steps import ClusterWeights, Half, PruneChannels, PruneWeights
 from rarefy.task import forward
@@ -328,13 +328,109 @@ def test_what_cannot_be_is_refused() -> None:
         PruneChannels(ratio=0.5, align=1, score="batchnorm")(model, task)
 
 
-def test_positions_are_written_and_read() -> None:
-    rng = np.random.default_rng(0)
-    for _ in range(50):
-        positions = np.flatnonzero(rng.random(40) < rng.random())
-        if len(positions):
-            assert np.array_equal(_positions(ranges(positions)), positions)
-    assert ranges(np.array([0, 1, 2, 5, 7, 8])) == "0-2,5,7-8"
+class Weighed(nn.Module):
+    """Every position, or every example, is multiplied by a number of its own."""
+
+    def __init__(self, gate: bool) -> None:
+        super().__init__()
+        self.gate = nn.Linear(6, 1) if gate else None
+        self.one, self.two, self.last = nn.Linear(6, 32), nn.Linear(32, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        weight = mask if self.gate is None else torch.sigmoid(4 * self.gate(x.mean(1)))
+        x = F.relu(self.one(x)) * weight[..., None]
+        return self.last(F.relu(self.two(x)).mean(1))
+
+
+@pytest.mark.parametrize("gate", [False, True])
+def test_what_is_constant_on_the_examples_alone_is_not_folded(gate: bool) -> None:
+    torch.manual_seed(0)
+    model, whole = Weighed(gate).eval(), (torch.randn(8, 10, 6), torch.ones(8, 10))
+    context, step = Context(task=Toy(whole)), PruneChannels(ratio=0.5, align=1, skip=("two",))
+    plan = step.plan(model, context)
+    result = step.apply(copy.deepcopy(model), plan, context)
+    other = torch.randn(8, 10, 6), (torch.rand(8, 10) < 0.5).float()
+    wanted, found = (answers(net, other)[0] for net in (masked(model, plan, shifts=True), result))
+    assert (wanted - found).abs().max() <= 1e-5
+
+
+class Branching(nn.Module):
+    """Takes another layer for dark images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Linear(6, 24)
+        self.bright, self.dark, self.last = nn.Linear(24, 24), nn.Linear(24, 24), nn.Linear(24, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        return self.last(F.relu(self.bright(x) if x.mean() > 0.5 else self.dark(x)))
+
+
+def test_all_ways_through_the_network_are_followed() -> None:
+    torch.manual_seed(0)
+    model, x = no_shifts(Branching().eval()), torch.randn(8, 6)
+    x[:4] *= 5
+    context, step = Context(task=Toy(x)), PruneChannels(ratio=0.5)
+    plan = step.plan(model, context)
+    result = step.apply(copy.deepcopy(model), plan, context)
+    assert {"bright.weight", "dark.weight"} <= plan.do.keys()
+    for one in x.split(1):
+        assert torch.allclose(answers(masked(model, plan, shifts=True), one)[0], answers(result, one)[0], atol=1e-5)
+
+
+class Meeting(nn.Module):
+    """Two branches whose channels are multiplied with each other and summed over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.one, self.two = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 16, 1), nn.Conv2d(16, 16, 1)
+        self.last = nn.Linear(25, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        one, two = self.one(x).flatten(2), self.two(x).flatten(2)
+        return self.last(torch.bmm(one.transpose(1, 2), torch.max(two, -two)).mean(1))
+
+
+def test_biases_that_meet_in_a_product_go_too() -> None:
+    torch.manual_seed(0)
+    model, x = Meeting().eval(), torch.randn(4, 3, 5, 5)
+    step, context = PruneChannels(ratio=0.5, skip=("stem",)), Context(task=Toy(x))
+    plan = step.plan(model, context)
+    assert plan.do.keys() >= {"one.weight", "one.bias", "two.weight", "two.bias"}
+    check(model, x, step)
+    assert PruneChannels(ratio=0.5).plan(model, context).do.keys() >= {"stem.weight", "one.weight"}
+
+
+def test_a_pattern_that_breaks_is_named() -> None:
+    model, x = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 8)).eval(), torch.randn(4, 16)
+    pruned = PruneWeights(pattern="2:4")(model, Toy(x))
+    context = Context(task=Toy(x))
+    PruneChannels(ratio=0.5).plan(pruned, context)
+    assert context.warnings == ["PruneChannels breaks the N:M pattern of 2.weight: put PruneWeights after it"]
+    context = Context(task=Toy(x))
+    PruneChannels(ratio=0.5).plan(PruneWeights(sparsity=0.5)(model, Toy(x)), context)
+    assert context.warnings == []
+
+
+@pytest.mark.parametrize(("share", "align"), [(0.8, 4), (0.5, 8), (0.3, 8), (0.06, 1)])
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_alignment_gives_way_to_a_target(share: float, align: int, scope: Any) -> None:
+    torch.manual_seed(0)
+    sizes = (3, 16, 32, 64, 64, 5)
+    model = nn.Sequential(*(nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise(sizes))).eval()
+    x = torch.randn(2, 3, 8, 8)
+    narrow = PruneChannels(macs=share, scope=scope)(model, Toy(x))
+    assert budget.macs(narrow, x) / budget.macs(model, x) == pytest.approx(share, rel=0.021)
+    widths = [m.out_channels for m in narrow if isinstance(m, nn.Conv2d)][:-1]
+    assert all(width % align == 0 or width < align for width in widths)
+
+
+def test_every_reason_is_true() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 16, 1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 8, 1)).eval()
+    plan = PruneChannels(ratio=0.5).plan(model, Context(task=Toy(torch.randn(2, 3, 4, 4))))
+    assert plan.leave == {"3.bias": "it is an output of the network"}
 
 
 @pytest.mark.parametrize("name", STRUCTURES)

@@ -33,7 +33,7 @@ MAY = {
     "binarizing": {"budget", "calibration", "encodings", "graph", "layers", "step", "task", "train"},
     "calibration": {"errors", "step", "task", "train"},
     "codebooks": {"calibration", "encodings", "errors", "graph", "numerics", "settings", "step", "task", "train"},
-    "factoring": {"budget", "calibration", "numerics", "step", "task", "train"},
+    "factoring": {"budget", "calibration", "graph", "numerics", "step", "task", "train"},
     "step": {"encodings", "records", "settings", "task"},
     "task": {"errors"},
     "data": {"errors", "settings", "files"},

@@ -268,3 +268,23 @@ def test_a_blank_context_builds_the_structure_without_data() -> None:
 def test_frozen_stays_frozen() -> None:
     model = network().requires_grad_(False)
     assert not any(p.requires_grad for p in Factorize(energy=0.5)(model, TASK).parameters())
+
+
+class Reading(nn.Module):
+    """Asks its first layers for their type."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.last = nn.Conv2d(8, 32, 3), nn.Conv2d(32, 32, 3), nn.Linear(32, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.two(self.one(x.to(self.one.weight.dtype))).mean((2, 3)))
+
+
+def test_a_layer_that_the_code_reads_is_left() -> None:
+    task = Toy(torch.randn(2, 8, 9, 9))
+    step, context = Factorize(energy=0.5), Context(task=task)
+    plan = step.plan(Reading().eval(), context)
+    assert "the network's own code reads its weight at test_factorize.py" in plan.leave["one.weight"]
+    assert "two.weight" in plan.do
+    step(Reading().eval(), task)(torch.randn(2, 8, 9, 9))

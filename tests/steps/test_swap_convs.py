@@ -164,7 +164,7 @@ def test_encoded_weights_name_the_remedy() -> None:
 def test_hooks_and_blocks_that_are_not_lighter_are_left() -> None:
     model = net()
     model.get_submodule("main").register_forward_hook(lambda *_: None)
-    with pytest.raises(StepError, match=r"main.weight: it has hooks, which would be lost"):
+    with pytest.raises(StepError, match=r"main.weight: its layer carries hooks, which would be lost"):
         planned(SwapConvs(), model)
     with pytest.raises(
         StepError, match=r"main.weight: its block would not be lighter: 5,9\d\d weights instead of 4,608"
@@ -189,3 +189,23 @@ def test_a_network_of_the_zoo_becomes_one_of_shuffles() -> None:
     small = SwapConvs(block="shuffle")(model, Toy(images))
     assert sum(isinstance(m, ChannelShuffle) for m in small.modules()) == 18
     assert small(images).shape == (2, 10)
+
+
+class Reading(nn.Module):
+    """Asks its first layers for their type."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.last = nn.Conv2d(8, 32, 3), nn.Conv2d(32, 32, 3), nn.Linear(32, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.two(self.one(x.to(self.one.weight.dtype))).mean((2, 3)))
+
+
+def test_a_layer_that_the_code_reads_is_left() -> None:
+    task = Toy(torch.randn(2, 8, 9, 9))
+    step, context = SwapConvs(min_channels=1), Context(task=task)
+    plan = step.plan(Reading().eval(), context)
+    assert "the network's own code reads its weight at test_swap_convs.py" in plan.leave["one.weight"]
+    assert "two.weight" in plan.do
+    step(Reading().eval(), task)(torch.randn(2, 8, 9, 9))

@@ -13,6 +13,7 @@ from rarefy.calibration import Spread, spreads
 from rarefy.errors import StepError
 from rarefy.factoring import Geometry, Layer
 from rarefy.factoring.positions import geometry
+from rarefy.factoring.stand_in import hooked, read_by_code
 from rarefy.factoring.table import Table, words
 from rarefy.graph.modules import replaced
 from rarefy.graph.weights import Weight, chosen, surveyed, why_not, why_small
@@ -88,10 +89,12 @@ class Factorize(Step):
     def plan(self, model: nn.Module, context: Context) -> Plan:
         """The method and rank of each layer."""
         found = surveyed("Factorize", model, self.layers, self.skip)
-        reasons = {w.path: self._why_not(w) for w in found}
-        plan = Plan(leave={path: reason for path, reason in reasons.items() if reason})
-        open_ = {w.path: w for w in found if reasons[w.path] is None}
-        seen = geometry(model, [_home(path) for path in open_], context) if open_ else {}
+        plan = Plan(leave={w.path: reason for w in found if (reason := self._why_not(w))})
+        open_ = {w.path: w for w in found if w.path not in plan.leave}
+        homes = {_home(path): path for path in open_}
+        seen = geometry(model, homes, context) if open_ else {}
+        plan.leave |= {homes[home]: why for home, why in read_by_code(model, seen, context).items()}
+        open_ = {path: w for path, w in open_.items() if path not in plan.leave}
         tables = self._tables(model, {path: w for path, w in open_.items() if _home(path) in seen}, seen, context)
         rows = self._rows(tables, plan)
         for path in open_:
@@ -117,7 +120,7 @@ class Factorize(Step):
             return f"part of {type(module).__name__}, which is not a plain Linear or Conv2d"
         if len(weight.owners) > 1:
             return f"shared by {len(weight.owners)} layers"
-        return _why_not_layer(module) or self._why_no_method(weight, module)
+        return hooked(module) or _depthwise(module) or self._why_no_method(weight, module)
 
     def _why_no_method(self, weight: Weight, layer: Layer) -> str | None:
         own, name = self._own(weight.path), self._method(weight.path)
@@ -229,12 +232,9 @@ def _layer(module: nn.Module) -> Layer:
     return module
 
 
-def _why_not_layer(layer: nn.Module) -> str | None:
-    if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks:
-        return "its layer carries hooks, which would be lost: remove them first"
-    if isinstance(layer, nn.Conv2d) and 1 < layer.groups == layer.in_channels:
-        return "depthwise: there is no rank to lower"
-    return None
+def _depthwise(layer: Layer) -> str | None:
+    found = isinstance(layer, nn.Conv2d) and 1 < layer.groups == layer.in_channels
+    return "depthwise: there is no rank to lower" if found else None
 
 
 def _row_of(path: str, table: Table, ranks: tuple[int, ...]) -> int | None:

@@ -14,6 +14,7 @@ from rarefy import encodings
 from rarefy.errors import StepError
 from rarefy.factoring import Geometry
 from rarefy.factoring.positions import geometry
+from rarefy.factoring.stand_in import hooked, read_by_code
 from rarefy.graph.modules import replaced
 from rarefy.graph.weights import Weight, chosen, surveyed, weights, why_not, why_small
 from rarefy.layers import Fire, Grouped, Light, Separable
@@ -72,8 +73,11 @@ class SwapConvs(Step):
         homes = {path: [paths[id(owner)] for owner, _ in w.owners] for path, w in open_.items()}
         seen = geometry(model, [home for several in homes.values() for home in several], context) if open_ else {}
         plan.leave = {path: reason for path, reason in reasons.items() if reason}
+        read = read_by_code(model, seen, context)
         for path, weight in open_.items():
-            if missing := [home for home in homes[path] if home not in seen]:
+            if why := next((read[home] for home in homes[path] if home in read), None):
+                plan.leave[path] = why
+            elif missing := [home for home in homes[path] if home not in seen]:
                 plan.leave[path] = f"the network does not call {', '.join(missing)}, but may use the weight directly"
             else:
                 self._decide(plan, weight, [seen[home] for home in homes[path]])
@@ -98,8 +102,8 @@ class SwapConvs(Step):
         return next((why for o, _ in weight.owners if (why := self._why_not_conv(_conv(o), weight.path))), None)
 
     def _why_not_conv(self, conv: nn.Conv2d, path: str) -> str | None:
-        if conv._forward_hooks or conv._forward_pre_hooks or conv._backward_hooks or conv._backward_pre_hooks:
-            return "it has hooks, which would be lost"
+        if reason := hooked(conv):
+            return reason
         if conv.groups > 1:
             return f"it has {conv.groups} groups already"
         if math.prod(conv.kernel_size) == 1:

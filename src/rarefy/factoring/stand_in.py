@@ -1,0 +1,60 @@
+"""Which layers another module cannot take the place of: those whose attributes the network's own code reads."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from rarefy.budget import examples
+from rarefy.graph.modules import replaced, twin
+from rarefy.graph.tracing import TORCH
+from rarefy.step import Context
+from rarefy.task import forward
+from rarefy.train import evaluating
+
+
+class StandIn(nn.Sequential):
+    """Calls the layer, and has none of its attributes."""
+
+
+def hooked(layer: nn.Module) -> str | None:
+    """Why a layer with hooks is left."""
+    hooks = layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks
+    return "its layer carries hooks, which would be lost: remove them first" if any(hooks) else None
+
+
+def read_by_code(model: nn.Module, paths: Iterable[str], context: Context) -> dict[str, str]:
+    """The layers of `paths` that the network does not run without, and why: it reads `self.fc.weight`, say.
+
+    One run, where there are none: with something in the place of all of them.
+    """
+    inside, inputs = [path for path in paths if path], examples(model, context)  # "" is the network itself
+    if not inside or _fails(model, inside, inputs) is None:
+        return {}
+    return {path: why for path in inside if (why := _fails(model, [path], inputs))}
+
+
+def _fails(model: nn.Module, paths: list[str], inputs: object) -> str | None:
+    changed, device = twin(model), next(model.parameters()).device
+    for path in paths:
+        changed = replaced(changed, path, StandIn(changed.get_submodule(path)))
+    try:
+        with evaluating(changed):
+            forward(changed, tree_map_only(Tensor, lambda tensor: tensor.to(device), inputs))
+    except Exception as error:  # whatever other people's networks raise
+        return _words(error)
+    return None
+
+
+def _words(error: Exception) -> str:
+    found = re.search(rf"'{StandIn.__name__}' object has no attribute '(\w+)'", str(error))
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(TORCH)]
+    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}"
+    if found:
+        return f"the network's own code reads its {found[1]}{where}, which what takes its place has not"
+    return f"the network does not run with another module in its place: {str(error) or repr(error)}{where}"

@@ -427,6 +427,27 @@ def test_alignment_gives_way_to_a_target(share: float, align: int, scope: Any) -
     assert all(width % align == 0 or width < align for width in widths)
 
 
+def test_taylor_leaves_frozen_weights_frozen() -> None:
+    model, task = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3)).eval(), Toy(torch.randn(4, 6))
+    model[0].weight.requires_grad_(False)
+    result = PruneChannels(ratio=0.5, score="taylor")(model, task)
+    assert not result[0].weight.requires_grad
+    assert result[2].weight.requires_grad
+
+
+def test_taylor_needs_gradients() -> None:
+    class InPlace(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.sigmoid(self[0](x))
+            y = self[1](x)
+            x.mul_(2)
+            return y
+
+    model = InPlace(nn.Linear(6, 16), nn.Linear(16, 3)).eval()
+    with pytest.raises(StepError, match="the score 'taylor' needs gradients, which this network does not give"):
+        PruneChannels(ratio=0.5, score="taylor")(model, Toy(torch.randn(4, 6)))
+
+
 def test_every_reason_is_true() -> None:
     model = nn.Sequential(nn.Conv2d(3, 16, 1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 8, 1)).eval()
     plan = PruneChannels(ratio=0.5).plan(model, Context(task=Toy(torch.randn(2, 3, 4, 4))))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
@@ -64,12 +65,12 @@ def _losses(model: nn.Module, channels: Channels, context: Context, examples: in
     slots = [s for s in channels.slots if s.kind == "out"]
     parameters, losses = dict(model.named_parameters()), dict[str, Tensor]()
     device, seen = next(iter(parameters.values())).device, 0
-    wanted = [parameters[s.path].requires_grad_() for s in slots]
-    with torch.enable_grad():
+    wanted = [parameters[s.path] for s in slots]
+    with torch.enable_grad(), _learning(wanted):
         for inputs, target in context.task.train(seed=context.seed):
             inputs, target = _to(inputs, device), _to(target, device)
             loss = context.task.loss(forward(model, inputs), target)
-            gradients = torch.autograd.grad(loss, wanted, allow_unused=True)
+            gradients = _gradients(loss, wanted)
             for slot, weight, gradient in zip(slots, wanted, gradients, strict=True):
                 rows = importance.taylor(weight, torch.zeros_like(weight) if gradient is None else gradient, slot.dim)
                 losses[slot.path] = losses.get(slot.path, 0) + rows
@@ -77,6 +78,29 @@ def _losses(model: nn.Module, channels: Channels, context: Context, examples: in
             if seen >= examples:
                 break
     return losses
+
+
+@contextmanager
+def _learning(parameters: list[nn.Parameter]) -> Iterator[None]:
+    """Frozen ones have gradients meanwhile."""
+    frozen = [p for p in parameters if not p.requires_grad]
+    try:
+        for parameter in frozen:
+            parameter.requires_grad_()
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+
+
+def _gradients(loss: Tensor, wanted: list[nn.Parameter]) -> tuple[Tensor | None, ...]:
+    try:
+        return torch.autograd.grad(loss, wanted, allow_unused=True)
+    except RuntimeError as error:
+        raise StepError(
+            "PruneChannels: the score 'taylor' needs gradients, which this network does not give, often because it "
+            f"overwrites what they need, in place ({str(error).splitlines()[0]}); choose another score"
+        ) from error
 
 
 def _leaves(tree: object) -> list[Tensor]:

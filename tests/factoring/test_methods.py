@@ -155,7 +155,7 @@ def test_tables() -> None:
     layer = nn.Conv2d(32, 64, 3, padding=1)
     table = Table.of(layer, factoring.suiting(layer, "auto"), None, Geometry(100, 100, 100), align=2)
     rows = table.rows(aligned=True)
-    assert all(r % 2 == 0 or r < 8 for row in rows[:-1] for r in table.rank(int(row)))
+    assert all(r % 2 == 0 or r < 2 for row in rows[:-1] for r in table.rank(int(row)))
     assert table.rank(int(rows[-1])) == ()
     assert bool((table.parameters[rows[:-1]] < layer.weight.numel()).all())
     assert len(table.rows(aligned=False)) > len(rows)
@@ -167,3 +167,14 @@ def test_tables() -> None:
         table.row((97,))
     far = Table.of(layer, [METHODS["tucker"]], None, Geometry(10**6, 1, 1), align=1)
     assert far.rows(aligned=False).tolist() == [len(far.method) - 1]  # its first layer would see a million pixels
+
+
+def test_ranks_are_whole_blocks_where_channels_are() -> None:
+    def ranks(layer: Layer) -> set[int]:
+        table = Table.of(layer, [METHODS["svd"]], None, Geometry(100, 100, 100), align=8)
+        return {table.rank(int(row))[0] for row in table.rows(aligned=True)[:-1]}
+
+    assert ranks(nn.Conv2d(32, 64, 3)) == {*range(1, 8), *range(8, 49, 8)}
+    assert ranks(nn.Conv2d(32, 60, 3)) == set(range(1, 50))  # the blocks of its own channels are not whole
+    assert 27 in ranks(nn.Linear(512, 512))
+    assert 100 not in ranks(nn.Linear(512, 512))

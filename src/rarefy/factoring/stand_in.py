@@ -33,8 +33,11 @@ def read_by_code(model: nn.Module, paths: Iterable[str], context: Context) -> di
 
     One run, where there are none: with something in the place of all of them.
     """
-    inside, inputs = [path for path in paths if path], examples(model, context)  # "" is the network itself
-    if not inside or _fails(model, inside, inputs) is None:
+    inside = [path for path in paths if path]  # "" is the network itself
+    if not inside:
+        return {}
+    inputs = examples(model, context)
+    if _fails(model, inside, inputs) is None:
         return {}
     return {path: why for path in inside if (why := _fails(model, [path], inputs))}
 

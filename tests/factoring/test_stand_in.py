@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -56,3 +58,34 @@ def test_hooks_are_not_lost() -> None:
     assert hooked(layer) is None
     layer.register_forward_hook(lambda *_: None)
     assert "carries hooks" in str(hooked(layer))
+
+
+def test_code_that_is_content_with_any_of_them_keeps_one() -> None:
+    class AnyOf(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.to(next(layer for layer in self.layers if hasattr(layer, "weight")).weight.dtype)
+            for layer in self.layers:
+                x = layer(x)
+            return x
+
+    found = read_by_code(AnyOf().eval(), ["layers.0", "layers.1", "layers.2"], Context(task=Toy(torch.randn(2, 4))))
+    assert found.keys() == {"layers.2"}
+    assert "StopIteration() at test_stand_in.py:" in found["layers.2"]
+
+
+def test_the_place_is_in_torch_where_its_own_modules_read() -> None:
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval()
+    found = read_by_code(layer, ["linear1"], Context(task=Toy(torch.randn(2, 3, 16))))
+    assert "reads its weight at transformer.py:" in found["linear1"]
+
+
+def test_without_layers_no_example_is_asked_for() -> None:
+    class Without(Toy):
+        def train(self, *, seed: int, rank: int = 0, world: int = 1) -> Any:
+            raise AssertionError("asked for")
+
+    assert read_by_code(Reading(), [], Context(task=Without(torch.randn(1)))) == {}

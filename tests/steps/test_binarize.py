@@ -321,3 +321,38 @@ def test_the_loss_falls() -> None:
     losses = [epoch.loss for epoch in context.curve]
     assert losses[-1] < losses[0] / 3
     assert math.isfinite(losses[-1])
+
+
+class Reading(nn.Module):
+    """Reads an attribute of the module `read` in its own code."""
+
+    def __init__(self, read: str) -> None:
+        super().__init__()
+        self.read = read
+        self.stem, self.head = nn.Conv2d(3, 32, 3, padding=1), nn.Linear(32, 5)
+        self.one, self.bn1, self.relu = nn.Conv2d(32, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU()
+        self.two, self.bn2 = nn.Conv2d(32, 32, 3, padding=1), nn.BatchNorm2d(32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        if self.read == "one":
+            x = x.to(self.one.weight.dtype)
+        elif self.read == "bn1":
+            x = x + self.bn1.eps
+        elif self.read == "relu":
+            x = x.clone() if self.relu.inplace else x
+        x = self.relu(self.bn1(self.one(x)))
+        return self.head(self.bn2(self.two(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize(("read", "attribute"), [("one", "weight"), ("bn1", "eps"), ("relu", "inplace")])
+def test_what_the_code_reads_is_not_replaced(read: str, attribute: str, task: Toy) -> None:
+    plan = planned(Reading(read).eval(), task, shortcuts=True, prelu=True)
+    assert plan.do.keys() == {"one.weight", "two.weight"}
+    gone = {"relu"} if read == "relu" else {"one"}
+    assert plan.also.keys() == {"one", "two", "relu"} - gone
+    reason = f"the network's own code reads its {attribute} at test_binarize.py:"
+    assert reason in plan.notes["one.weight"]
+    assert reason not in plan.notes["two.weight"]
+    result = Binarize(shortcuts=True, prelu=True)(Reading(read).eval(), task)
+    assert result(torch.randn(2, 3, 10, 10)).shape == (2, 5)

@@ -209,3 +209,12 @@ def test_a_layer_that_the_code_reads_is_left() -> None:
     assert "the network's own code reads its weight at test_swap_convs.py" in plan.leave["one.weight"]
     assert "two.weight" in plan.do
     step(Reading().eval(), task)(torch.randn(2, 8, 9, 9))
+
+
+def test_where_all_is_left_no_data_are_needed() -> None:
+    class Without(Toy):
+        def train(self, *, seed: int, rank: int = 0, world: int = 1) -> Any:
+            raise AssertionError("asked for")
+
+    with pytest.raises(StepError, match=r"0\.weight: skipped, as set"):
+        SwapConvs(skip=("*",)).plan(nn.Sequential(nn.Conv2d(8, 32, 3)), Context(task=Without(torch.randn(1))))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import nn
@@ -17,14 +17,16 @@ from rarefy.layers.binary_units import BinaryUnit, Copies
 SUMS = {"add", "iadd", "radd", "sub", "isub", "rsub"}
 
 
-def shortcuts(paths: Collection[str], view: View) -> tuple[dict[str, dict[str, Any]], set[str]]:
-    """For the layers at `paths`, as plain data, the shortcuts that fit, and the layers within a block that has one.
+def shortcuts(
+    paths: Collection[str], view: View, read: Mapping[str, str]
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """For the layers at `paths`, as plain data, the shortcuts that fit, and why others whose shape would fit have none.
 
     A block that adds its input to its result would add it twice if each of its layers had a shortcut too, and the sum
     would double from block to block. The last layers come first: where a block has a shortcut, its first layer, which
-    is left, has that one.
+    is left, has that one. `read`: modules whose attributes the network's own code reads, and why none replaces them.
     """
-    made, within = dict[str, dict[str, Any]](), set[str]()
+    made, without = dict[str, dict[str, Any]](), dict[str, str]()
     order = {value: place for place, value in enumerate(view.flow.made_by)}
     pointwise = {p for p, m in view.modules.items() if isinstance(m, nn.Conv2d) and max(m.kernel_size) == 1}
     # not those of 1x1 convolutions, which a block's own shortcut may hold
@@ -33,11 +35,13 @@ def shortcuts(paths: Collection[str], view: View) -> tuple[dict[str, dict[str, A
     for path in sorted(fitting, key=lambda path: order.get(view.flow.outputs[path][0], -1), reverse=True):
         (before,), (after,) = view.flow.inputs[path], view.flow.outputs[path]
         if _added(view.flow, reached(view.flow, [before], closed | {after}), reached(view.flow, [after], closed)):
-            within.add(path)
+            without[path] = "no shortcut of its own: its block adds its input already"
+        elif replaces := next((p for p in (path, fitting[path]["norm"]) if p in read), None):
+            without[path] = f"no shortcut, which would replace {replaces}: {read[replaces]}"
         else:
             made[path] = fitting[path]
             closed.discard(after)
-    return {path: made[path] for path in paths if path in made}, within
+    return {path: made[path] for path in paths if path in made}, without
 
 
 def _added(seen: Flow, around: set[Value], through: set[Value]) -> bool:

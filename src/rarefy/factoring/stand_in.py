@@ -12,10 +12,13 @@ from torch.utils._pytree import tree_map_only
 
 from rarefy.budget import examples
 from rarefy.graph.modules import replaced, twin
-from rarefy.graph.tracing import TORCH
+from rarefy.graph.tracing import ROOT, TORCH
 from rarefy.step import Context
 from rarefy.task import forward
 from rarefy.train import evaluating
+
+HERE = Path(__file__).parent
+_CALLS = str(Path("nn", "modules", "module.py"))  # how torch calls modules and looks up their attributes
 
 
 class StandIn(nn.Sequential):
@@ -31,15 +34,19 @@ def hooked(layer: nn.Module) -> str | None:
 def read_by_code(model: nn.Module, paths: Iterable[str], context: Context) -> dict[str, str]:
     """The layers of `paths` that the network does not run without, and why: it reads `self.fc.weight`, say.
 
-    One run, where there are none: with something in the place of all of them.
+    One run, where there are none: with something in the place of all of them. No example is asked for without paths.
     """
     inside = [path for path in paths if path]  # "" is the network itself
-    if not inside:
+    inputs = examples(model, context) if inside else None
+    if not inside or _fails(model, inside, inputs) is None:
         return {}
-    inputs = examples(model, context)
-    if _fails(model, inside, inputs) is None:
-        return {}
-    return {path: why for path in inside if (why := _fails(model, [path], inputs))}
+    placed, read = list[str](), dict[str, str]()
+    for path in inside:  # with those before it, since code may be content with any one of several
+        if why := _fails(model, [*placed, path], inputs):
+            read[path] = why
+        else:
+            placed.append(path)
+    return read
 
 
 def _fails(model: nn.Module, paths: list[str], inputs: object) -> str | None:
@@ -56,8 +63,15 @@ def _fails(model: nn.Module, paths: list[str], inputs: object) -> str | None:
 
 def _words(error: Exception) -> str:
     found = re.search(rf"'{StandIn.__name__}' object has no attribute '(\w+)'", str(error))
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(TORCH)]
-    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}"
+    where = _place(error)
     if found:
         return f"the network's own code reads its {found[1]}{where}, which what takes its place has not"
     return f"the network does not run with another module in its place: {str(error) or repr(error)}{where}"
+
+
+def _place(error: Exception) -> str:
+    """File and line of the network's code; of torch's, where a module of torch itself reads it."""
+    called = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).parent not in (ROOT, HERE)]
+    modules = [f for f in called if not f.filename.endswith(_CALLS)]
+    frames = [f for f in modules if not f.filename.startswith(TORCH)] or modules
+    return f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""

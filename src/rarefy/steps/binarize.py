@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from rarefy import encodings
 from rarefy.binarizing import advice
@@ -15,6 +16,7 @@ from rarefy.binarizing.inputs import Inputs, View, looked_at, viewed
 from rarefy.binarizing.shortcuts import shortcuts, with_shortcut
 from rarefy.encodings import FewLevels, Signs, Ternary
 from rarefy.errors import StepError
+from rarefy.factoring.stand_in import read_by_code
 from rarefy.graph.ends import between
 from rarefy.graph.modules import replaced
 from rarefy.graph.weights import Weight, by_path, chosen, surveyed
@@ -135,16 +137,28 @@ class Binarize(Step):
         view.look(model, [*layers, *relus], context, self.examples)
         for weight in left:
             self._decide(plan, weight, view)
-        done = [view.paths[id(m)] for w in left if w.path in plan.do for m, _ in w.owners]
-        after = between(view.flow, done, view.layers)
-        for path in relus:
-            if after.intersection(view.flow.inputs.get(path, [])):
-                plan.also[path] = {"prelu": view.inputs[path].channels}
-        made, within = shortcuts(done if self.shortcuts else (), view)
+        done = {view.paths[id(m)]: w.path for w in left if w.path in plan.do for m, _ in w.owners}
+        around = [*done, *(p for p, m in view.modules.items() if isinstance(m, _BatchNorm))] if self.shortcuts else []
+        read = read_by_code(model, [*around, *relus], context)
+        self._change_relus(plan, done, relus, view, read)
+        made, without = shortcuts(done if self.shortcuts else (), view, read)
         plan.also |= made
-        for weight in left:
-            if within.intersection(view.paths[id(m)] for m, _ in weight.owners):
-                plan.notes[weight.path] += "; no shortcut of its own: its block adds its input already"
+        for path, why in without.items():
+            _note(plan, done[path], why)
+
+    def _change_relus(
+        self, plan: Plan, done: dict[str, str], relus: list[str], view: View, read: dict[str, str]
+    ) -> None:
+        for path in relus:
+            given = view.flow.inputs.get(path, [])
+            if between(view.flow, list(done), view.layers).isdisjoint(given):
+                continue
+            if path not in read:
+                plan.also[path] = {"prelu": view.inputs[path].channels}
+                continue
+            for layer, weight in done.items():
+                if not between(view.flow, [layer], view.layers).isdisjoint(given):
+                    _note(plan, weight, f"{path} stays as it is: {read[path]}")
 
     def _kept(self, view: View, module: nn.Module) -> str | None:
         return advice.why_kept(view.paths[id(module)], module, self.keep, view.ends)
@@ -220,3 +234,8 @@ class Binarize(Step):
         if kind == "sign":
             link = Signs(shape, self.scales, stochastic=self.stochastic, balanced=self.balanced)
         encodings.encode(weight, [link if blank else link.fit(tensor, self.clip)], tensor)
+
+
+def _note(plan: Plan, weight: str, words: str) -> None:
+    if words not in plan.notes[weight]:  # several layers may share the weight
+        plan.notes[weight] += f"; {words}"

@@ -1,4 +1,5 @@
 // Runs every version on random shapes, in buffers of exactly their size, and compares them; for sanitizers.
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -20,6 +21,14 @@ static std::unique_ptr<T[]> exactly(int64_t count) {
 static std::unique_ptr<float[]> floats(int64_t count) {
   auto made = exactly<float>(count);
   for (int64_t i = 0; i < count; i++) made[static_cast<size_t>(i)] = static_cast<float>(upto(-9, 9)) / 8;
+  return made;
+}
+
+// The same with numbers among them that are none, too large, or zeros of both signs.
+static std::unique_ptr<float[]> odd_floats(int64_t count) {
+  static constexpr float odd[] = {NAN, -NAN, INFINITY, -INFINITY, 3e38f, -3e38f, 1e-42f, -0.0f};
+  auto made = floats(count);
+  for (int64_t i = upto(0, 9); i < count; i += upto(1, 20)) made[static_cast<size_t>(i)] = odd[upto(0, 7)];
   return made;
 }
 
@@ -50,7 +59,8 @@ int main() {
     auto bits = exactly<uint8_t>(bytes);
     for (int64_t i = 0; i < bytes; i++) bits[static_cast<size_t>(i)] = static_cast<uint8_t>(engine());
     const bool shifted = !c.bits && !c.map && !c.packed_in && upto(0, 1);
-    auto x = floats(pixels * c.channels), threshold = floats(c.channels), scale = floats(count), bias = floats(count);
+    auto x = c.map ? floats(pixels * c.channels) : odd_floats(pixels * c.channels);
+    auto threshold = floats(c.channels), scale = floats(count), bias = floats(count);
     auto packed = exactly<uint32_t>(pixels * words);
     for (int64_t i = 0; i < pixels * words; i++) packed[static_cast<size_t>(i)] = static_cast<uint32_t>(engine());
     std::vector<uint32_t> first;

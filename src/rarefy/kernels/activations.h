@@ -34,7 +34,7 @@ class Image {
   void spread(int64_t word, int plane, const uint32_t* from, int64_t step);
 };
 
-// The rows of a matrix product: units [planes][blocks][depth][step].
+// The rows of a matrix product: units [planes][blocks][depth][step], and what a load of ROWS takes too much.
 struct Batch {
   int64_t planes, step, block, plane;  // bytes of a block and of a plane
   std::vector<uint8_t> units;

@@ -1,6 +1,6 @@
-// AVX2, which cannot count bits: a table look-up does. Lanes are nibbles; for a nibble a of a row, the register with
-// ones(a ^ w) for every w is the table, so one shuffle and one addition treat 32 nibbles. Sums are bytes, of at
-// most 8 for each byte of activations, and are widened after 28 bytes.
+// AVX2, which cannot count bits: a table look-up does, four bits of each lane for two rows at once. With w in a lane,
+// and a and b in the rows, the table of (a, b) has ones(a ^ w) + 16 ones(b ^ w) at w. Three of them can be added before
+// the two counts have to part.
 #include "version.h"
 
 #if defined(__x86_64__)
@@ -16,94 +16,171 @@ namespace {
 
 #include "portable.inl"
 
-constexpr int TILE = 8;          // rows
-constexpr int64_t BYTES = 28;    // for which sums of bytes have room
-constexpr int64_t WIDE = 8188;   // bytes for which 16 bits have room
+constexpr int HALF = ROWS / 2;  // pairs of rows
+constexpr int TILE = 4;         // pairs whose sums stay in registers
+constexpr int64_t BYTES = 30;   // for which sums of bytes have room, of at most 8 for each byte of activations
+constexpr int64_t WIDE = 8190;  // bytes for which 16 bits have room
 
-// For each byte of a row: the table of its low nibble, then that of its high one.
 struct Tables {
-  alignas(32) uint8_t ones[256][2][16];
+  alignas(64) uint8_t pair[256][16];  // of a and b, of which b is the high nibble
+  uint8_t one[256][2][16];            // of the nibbles of a byte, each alone
 };
+
+constexpr uint8_t ones(int nibble) { return (nibble & 1) + (nibble >> 1 & 1) + (nibble >> 2 & 1) + (nibble >> 3); }
 
 constexpr Tables tables() {
   Tables made{};
-  for (int a = 0; a < 256; a++)
-    for (int half = 0; half < 2; half++)
-      for (int w = 0; w < 16; w++)
-        for (int differ = (half ? a >> 4 : a & 15) ^ w; differ; differ &= differ - 1) made.ones[a][half][w]++;
+  for (int both = 0; both < 256; both++)
+    for (int w = 0; w < 16; w++) {
+      const uint8_t low = ones((both & 15) ^ w), high = ones((both >> 4) ^ w);
+      made.pair[both][w] = static_cast<uint8_t>(low | high << 4);
+      made.one[both][0][w] = low, made.one[both][1][w] = high;
+    }
   return made;
 }
 
 constexpr Tables TABLES = tables();
 
-// Adds to halves, the sums of even lanes and those of odd ones, over at most BYTES bytes.
-template <int HIGH>
-INLINE void count_bytes(const uint8_t* lanes, const uint8_t* rows, int64_t step, int64_t bytes, __m256i (*halves)[2]) {
-  const __m256i nibble = _mm256_set1_epi8(15), even = _mm256_set1_epi16(255);
-  __m256i sums[HIGH];
-#pragma GCC unroll 8
-  for (int r = 0; r < HIGH; r++) sums[r] = _mm256_setzero_si256();
-  for (int64_t k = 0; k < bytes; k++, lanes += LANES, rows += step) {
-    if (HIGH == 1) __builtin_prefetch(lanes + 96 * LANES);
-    const __m256i both = _mm256_load_si256(reinterpret_cast<const __m256i*>(lanes));
-    const __m256i low = _mm256_and_si256(both, nibble), high = _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble);
-#pragma GCC unroll 8
-    for (int r = 0; r < HIGH; r++) {
-      const uint8_t(*table)[16] = TABLES.ones[rows[r]];
-      const __m256i of_low = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(table[0])));
-      const __m256i of_high = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(table[1])));
-      sums[r] = _mm256_add_epi8(sums[r], _mm256_shuffle_epi8(of_low, low));
-      sums[r] = _mm256_add_epi8(sums[r], _mm256_shuffle_epi8(of_high, high));
-      __asm__ volatile("" : "+x"(sums[r]));
-    }
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < HIGH; r++) {
-    halves[r][0] = _mm256_add_epi16(halves[r][0], _mm256_and_si256(sums[r], even));
-    halves[r][1] = _mm256_add_epi16(halves[r][1], _mm256_srli_epi16(sums[r], 8));
+INLINE __m256i twice(const uint8_t* table) {
+  return _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(table)));
+}
+
+// Where the tables are that a unit of 32 rows takes: [nibble][16 pairs].
+INLINE void choose(const uint8_t* rows, uint16_t* tables) {
+  const __m256i nibble = _mm256_set1_epi8(15), weights = _mm256_set1_epi16(0x1001);
+  const __m256i all = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(rows));
+  const __m256i low = _mm256_and_si256(all, nibble), high = _mm256_and_si256(_mm256_srli_epi16(all, 4), nibble);
+  __m256i* to = reinterpret_cast<__m256i*>(tables);
+  _mm256_store_si256(to, _mm256_slli_epi16(_mm256_maddubs_epi16(low, weights), 4));
+  _mm256_store_si256(to + 1, _mm256_slli_epi16(_mm256_maddubs_epi16(high, weights), 4));
+}
+
+// sums, which start here or not, get the counts of a nibble of all lanes.
+template <int PAIRS>
+INLINE void look_up(const uint16_t* tables, __m256i lanes, bool first, __m256i* sums) {
+#pragma GCC unroll 4
+  for (int p = 0; p < PAIRS; p++) {
+    const __m256i found = _mm256_shuffle_epi8(twice(TABLES.pair[0] + tables[p]), lanes);
+    sums[p] = first ? found : _mm256_add_epi8(sums[p], found);
+    __asm__ volatile("" : "+x"(sums[p]));  // one after the other: registers are few
   }
 }
 
-// Empties halves into counts, which are doubled afterwards or not.
-INLINE void widen(__m256i* halves, int32_t* counts, bool twice) {
+// Adds sums to `both`, which may overflow into nothing, and the counts of the second rows to `seconds`.
+template <int PAIRS>
+INLINE void part(const __m256i* sums, __m256i* both, __m256i* seconds) {
+  const __m256i nibble = _mm256_set1_epi8(15);
+#pragma GCC unroll 4
+  for (int p = 0; p < PAIRS; p++) {
+    both[p] = _mm256_add_epi8(both[p], sums[p]);
+    seconds[p] = _mm256_add_epi8(seconds[p], _mm256_and_si256(_mm256_srli_epi16(sums[p], 4), nibble));
+  }
+}
+
+INLINE __m256i low_nibbles(const uint8_t* lanes) {
+  return _mm256_and_si256(_mm256_load_si256(reinterpret_cast<const __m256i*>(lanes)), _mm256_set1_epi8(15));
+}
+INLINE __m256i high_nibbles(const uint8_t* lanes) {
+  const __m256i all = _mm256_load_si256(reinterpret_cast<const __m256i*>(lanes));
+  return _mm256_and_si256(_mm256_srli_epi16(all, 4), _mm256_set1_epi8(15));
+}
+
+// Sums of bytes to those of even lanes and of odd ones.
+INLINE void add_halves(__m256i sums, __m256i* halves) {
+  halves[0] = _mm256_add_epi16(halves[0], _mm256_and_si256(sums, _mm256_set1_epi16(255)));
+  halves[1] = _mm256_add_epi16(halves[1], _mm256_srli_epi16(sums, 8));
+}
+
+// Over at most BYTES bytes, with tables [bytes][ROWS] of `choose`.
+template <int PAIRS>
+TARGET void count_pairs(const uint8_t* lanes, const uint16_t* tables, int64_t bytes, __m256i (*halves)[2]) {
+  __m256i both[PAIRS], seconds[PAIRS], sums[PAIRS];
+#pragma GCC unroll 4
+  for (int p = 0; p < PAIRS; p++) both[p] = seconds[p] = _mm256_setzero_si256();
+  for (; bytes >= 3; bytes -= 3, lanes += 3 * LANES, tables += 3 * ROWS) {
+    look_up<PAIRS>(tables, low_nibbles(lanes), true, sums);
+    look_up<PAIRS>(tables + HALF, high_nibbles(lanes), false, sums);
+    look_up<PAIRS>(tables + ROWS, low_nibbles(lanes + LANES), false, sums);
+    part<PAIRS>(sums, both, seconds);
+    look_up<PAIRS>(tables + ROWS + HALF, high_nibbles(lanes + LANES), true, sums);
+    look_up<PAIRS>(tables + 2 * ROWS, low_nibbles(lanes + 2 * LANES), false, sums);
+    look_up<PAIRS>(tables + 2 * ROWS + HALF, high_nibbles(lanes + 2 * LANES), false, sums);
+    part<PAIRS>(sums, both, seconds);
+  }
+  for (; bytes; bytes--, lanes += LANES, tables += ROWS) {
+    look_up<PAIRS>(tables, low_nibbles(lanes), true, sums);
+    look_up<PAIRS>(tables + HALF, high_nibbles(lanes), false, sums);
+    part<PAIRS>(sums, both, seconds);
+  }
+  const __m256i high = _mm256_set1_epi8(static_cast<char>(0xf0));
+#pragma GCC unroll 4
+  for (int p = 0; p < PAIRS; p++) {
+    const __m256i shifted = _mm256_and_si256(_mm256_slli_epi16(seconds[p], 4), high);
+    add_halves(_mm256_sub_epi8(both[p], shifted), halves[2 * p]);
+    add_halves(seconds[p], halves[2 * p + 1]);
+  }
+}
+
+// One row, whose lanes are each read once.
+INLINE void count_one(const uint8_t* lanes, const uint8_t* row, int64_t step, int64_t bytes, __m256i* halves) {
+  __m256i sums = _mm256_setzero_si256();
+  for (; bytes; bytes--, lanes += LANES, row += step) {
+    __builtin_prefetch(lanes + 96 * LANES);
+    sums = _mm256_add_epi8(sums, _mm256_shuffle_epi8(twice(TABLES.one[*row][0]), low_nibbles(lanes)));
+    sums = _mm256_add_epi8(sums, _mm256_shuffle_epi8(twice(TABLES.one[*row][1]), high_nibbles(lanes)));
+  }
+  add_halves(sums, halves);
+}
+
+// Empties halves into counts, added to what is there or not, and doubled afterwards or not.
+INLINE void widen(__m256i* halves, int32_t* counts, bool add, bool twice) {
   const __m256i pairs[2] = {_mm256_unpacklo_epi16(halves[0], halves[1]), _mm256_unpackhi_epi16(halves[0], halves[1])};
   for (int i = 0; i < 4; i++) {
     const __m128i eight = i < 2 ? _mm256_castsi256_si128(pairs[i % 2]) : _mm256_extracti128_si256(pairs[i % 2], 1);
     __m256i* to = reinterpret_cast<__m256i*>(counts + 8 * i);
-    const __m256i sum = _mm256_add_epi32(_mm256_load_si256(to), _mm256_cvtepu16_epi32(eight));
-    _mm256_store_si256(to, _mm256_sll_epi32(sum, _mm_cvtsi32_si128(twice)));
+    const __m256i more = _mm256_cvtepu16_epi32(eight);
+    const __m256i sum = add ? _mm256_add_epi32(_mm256_load_si256(to), more) : more;
+    _mm256_store_si256(to, twice ? _mm256_add_epi32(sum, sum) : sum);
   }
   halves[0] = halves[1] = _mm256_setzero_si256();
 }
 
-template <int HIGH>
-TARGET void count_tile(const Count& c, int row) {
-  __m256i halves[HIGH][2];
-  int32_t* const counts = c.sums + row * CHUNK;
-  for (int r = 0; r < HIGH; r++) {
-    halves[r][0] = halves[r][1] = _mm256_setzero_si256();
-    for (int i = 0; i < LANES; i += 8)
-      _mm256_store_si256(reinterpret_cast<__m256i*>(counts + r * CHUNK + i), _mm256_setzero_si256());
-    for (int i = 0; c.out && i < LANES; i += 16) __builtin_prefetch(c.out + (row + r) * c.out_step + i, 1);
-  }
-  for (int b = c.planes - 1; b >= 0; b--) {
-    const uint8_t *lanes = c.lanes + b * c.lane_plane, *rows = c.rows + b * c.row_plane + row;
-    for (int64_t k = 0, bytes, room = WIDE; k < c.depth; k += bytes) {
-      bytes = c.depth - k < BYTES ? c.depth - k : BYTES;
-      for (int r = 0; room < bytes && r < HIGH; r++) widen(halves[r], counts + r * CHUNK, false);
-      room = (room < bytes ? WIDE : room) - bytes;
-      count_bytes<HIGH>(lanes + k * LANES, rows + k * c.step, c.step, bytes, halves);
-    }
-    for (int r = 0; r < HIGH; r++) widen(halves[r], counts + r * CHUNK, b > 0 || c.twice);
+TARGET void widen_all(__m256i (*halves)[2], int rows, int32_t* counts, bool add, bool twice) {
+  for (int r = 0; r < rows; r++) widen(halves[r], counts + r * CHUNK, add, twice);
+}
+
+// At most BYTES bytes of all rows.
+TARGET void count_part(const uint8_t* lanes, const uint8_t* rows, int64_t step, int row_count, int64_t bytes,
+                       __m256i (*halves)[2]) {
+  static constexpr void (*tiles[])(const uint8_t*, const uint16_t*, int64_t, __m256i(*)[2]) = {
+      count_pairs<1>, count_pairs<2>, count_pairs<3>, count_pairs<4>};
+  if (row_count == 1) return count_one(lanes, rows, step, bytes, halves[0]);
+  alignas(32) uint16_t tables[BYTES * ROWS];
+  for (int64_t k = 0; k < bytes; k++) choose(rows + k * step, tables + k * ROWS);
+  const int pairs = (row_count + 1) / 2;
+  for (int p = 0; p < pairs; p += TILE) {
+    const int left = pairs - p;
+    tiles[(left < TILE ? left : TILE) - 1](lanes, tables + p, bytes, halves + 2 * p);
   }
 }
 
-void count(const Count& c) {
-  static constexpr void (*tiles[])(const Count&, int) = {count_tile<1>, count_tile<2>, count_tile<3>, count_tile<4>,
-                                                         count_tile<5>, count_tile<6>, count_tile<7>, count_tile<8>};
-  for (int row = 0; row < c.row_count; row += TILE) {
-    const int left = c.row_count - row;
-    tiles[(left < TILE ? left : TILE) - 1](c, row);
+TARGET void count(const Count& c) {
+  __m256i halves[ROWS][2];
+  for (int r = 0; r < c.row_count + c.row_count % 2; r++) halves[r][0] = halves[r][1] = _mm256_setzero_si256();
+  for (int r = 0; c.out && r < c.row_count; r++) {
+    const float* out = c.out + r * c.out_step;
+    for (int i = 0; i < LANES; i += 16) __builtin_prefetch(out + i, 1);
+  }
+  bool add = false;
+  for (int b = c.planes - 1; b >= 0; b--) {
+    const uint8_t *lanes = c.lanes + b * c.lane_plane, *rows = c.rows + b * c.row_plane;
+    for (int64_t k = 0, bytes, room = WIDE; k < c.depth; k += bytes) {
+      bytes = c.depth - k < BYTES ? c.depth - k : BYTES;
+      if (room < bytes) widen_all(halves, c.row_count, c.sums, add, false), add = true, room = WIDE;
+      room -= bytes;
+      count_part(lanes + k * LANES, rows + k * c.step, c.step, c.row_count, bytes, halves);
+    }
+    widen_all(halves, c.row_count, c.sums, add, b > 0 || c.twice), add = true;
   }
 }
 

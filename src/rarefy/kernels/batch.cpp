@@ -24,7 +24,7 @@ Batch::Batch(const rarefy_filters& f, const rarefy_convolution& c, const void* x
       step(std::min<int64_t>(c.batch, ROWS)),
       block(f.depth * step * f.version->unit()),
       plane((c.batch + ROWS - 1) / ROWS * block),
-      units(static_cast<size_t>(planes * plane)) {
+      units(static_cast<size_t>(planes * plane + ROWS * f.version->unit())) {
   const int64_t size = (c.channels + 31) / 32;
   std::vector<uint32_t> words;
   if (c.packed_in) {

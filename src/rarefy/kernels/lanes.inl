@@ -42,18 +42,31 @@ void pack_planes(const Pack& p) {
   by_bits[p.bits](p);
 }
 
-TARGET void pack_rows(const Pack& p) {
-  if (p.bits) return pack_rows_plain(p);
+template <int BITS>
+TARGET void pack_row_bits(const Pack& p) {
+  constexpr int PLANES = BITS ? BITS : 1;
   for (int64_t i = 0; i < p.pixels; i++)
     for (int64_t first = 0; first < p.channels; first += 32) {
-      uint32_t word = 0;
+      uint32_t words[PLANES] = {};
       for (int64_t k = 0; k < 32 && first + k < p.channels; k += WIDTH) {
         const Some wanted = below(p.channels - first - k);
         const Lanes x = load(wanted, p.x + i * p.step + first + k);
-        word |= bits(wanted, reaches(x, load(wanted, p.threshold + first + k))) << k;
+        if (BITS == 0) {
+          words[0] |= bits(wanted, reaches(x, load(wanted, p.threshold + first + k))) << k;
+          continue;
+        }
+        const Words q = levels(x, p);
+#pragma GCC unroll 4
+        for (int b = 0; b < BITS; b++) words[b] |= bits(wanted, has(q, 1u << b)) << k;
       }
-      p.words[i * p.row + first / 32] = word;
+      for (int b = 0; b < PLANES; b++) p.words[(b * p.pixels + i) * p.row + first / 32] = words[b];
     }
+}
+
+void pack_rows(const Pack& p) {
+  static constexpr void (*by_bits[])(const Pack&) = {pack_row_bits<0>, pack_row_bits<1>, pack_row_bits<2>,
+                                                     pack_row_bits<3>, pack_row_bits<4>};
+  by_bits[p.bits](p);
 }
 
 template <bool PRODUCT, bool MAP>

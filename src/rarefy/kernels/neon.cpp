@@ -7,6 +7,7 @@
 #include <string.h>
 
 #define TARGET
+#define INLINE static inline __attribute__((always_inline))
 
 namespace rarefy {
 namespace {
@@ -66,8 +67,63 @@ void count(const Count& c) {
   }
 }
 
-const Version version = {"neon",     Order::WORDS,        16,    pack_planes_plain, pack_rows_plain,
-                         lay_plain<uint32_t>, count, finish_plain};
+constexpr int WIDTH = 4;
+using Lanes = float32x4_t;
+using Words = int32x4_t;
+using Some = uint32x4_t;
+
+INLINE Lanes every(float x) { return vdupq_n_f32(x); }
+INLINE Words every(int x) { return vdupq_n_s32(x); }
+INLINE Some below(int64_t count) {
+  static constexpr int32_t places[] = {0, 1, 2, 3};
+  return vcgtq_s32(every(static_cast<int>(count < 4 ? count : 4)), vld1q_s32(places));
+}
+INLINE Lanes load(const float* from) { return vld1q_f32(from); }
+INLINE Words load(const int32_t* from) { return vld1q_s32(from); }
+
+// How many the first ones are, of which all before a wanted one are wanted too.
+INLINE int length(Some wanted) { return -vaddvq_s32(vreinterpretq_s32_u32(wanted)); }
+
+INLINE Lanes load(Some wanted, const float* from) {
+  if (length(wanted) == 4) return load(from);
+  float some[4] = {};
+  memcpy(some, from, static_cast<size_t>(length(wanted)) * sizeof *some);
+  return vld1q_f32(some);
+}
+INLINE void store(float* to, Lanes x) { vst1q_f32(to, x); }
+template <typename Number, typename Vector>
+INLINE void store(Some wanted, Number* to, Vector x) {
+  memcpy(to, &x, static_cast<size_t>(length(wanted)) * sizeof *to);
+}
+INLINE Lanes times(Lanes a, Lanes b) { return vmulq_f32(a, b); }
+INLINE Lanes plus(Lanes a, Lanes b) { return vaddq_f32(a, b); }
+INLINE Words minus(Words a, Words b) { return vsubq_s32(a, b); }
+INLINE Words doubled(Words x) { return vaddq_s32(x, x); }
+INLINE Lanes to_float(Words x) { return vcvtq_f32_s32(x); }
+INLINE Some reaches(Lanes x, Lanes threshold) { return vcgeq_f32(x, threshold); }
+INLINE Some has(Words x, uint32_t bit) { return vtstq_s32(x, every(static_cast<int>(bit))); }
+INLINE Words with(Words x, Some where, Words bit) { return vorrq_s32(x, vandq_s32(vreinterpretq_s32_u32(where), bit)); }
+INLINE uint32_t bits(Some wanted, Some where) {
+  static constexpr uint32_t places[] = {1, 2, 4, 8};
+  return vaddvq_u32(vandq_u32(vandq_u32(wanted, where), vld1q_u32(places)));
+}
+
+// from[where], for any values; there is no faster way for few.
+INLINE Words gather(const int32_t* from, Words where) {
+  const int32_t found[] = {from[vgetq_lane_s32(where, 0)], from[vgetq_lane_s32(where, 1)],
+                           from[vgetq_lane_s32(where, 2)], from[vgetq_lane_s32(where, 3)]};
+  return vld1q_s32(found);
+}
+INLINE Words pick(const int32_t* from, Words where) { return gather(from, where); }
+
+INLINE Words levels(Lanes x, const Pack& p) {
+  const Lanes raised = vmaxnmq_f32(times(x, every(p.steps)), every(0.0f));  // the number where one is a NaN
+  return vcvtnq_s32_f32(vminq_f32(raised, every(static_cast<float>((1 << p.bits) - 1))));
+}
+
+#include "lanes.inl"
+
+const Version version = {"neon", Order::WORDS, 16, pack_planes, pack_rows, lay_plain<uint32_t>, count, finish};
 
 }  // namespace
 

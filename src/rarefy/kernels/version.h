@@ -16,7 +16,7 @@ constexpr int CHUNK = 2 * LANES; // lanes that are worked on together, at most
 // Counts the bits in which lanes and rows differ. Where one side has several planes, these count 1, 2, 4 and 8 times.
 struct Count {
   const uint8_t* lanes;  // units [depth][LANES], at a multiple of 32 bytes at least
-  const uint8_t* rows;   // units [depth][step]
+  const uint8_t* rows;   // units [depth][step], and ROWS more that may be read
   int64_t depth, step;
   int lane_count, row_count;  // wanted
   int planes;

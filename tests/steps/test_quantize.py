@@ -22,8 +22,8 @@ from rarefy.graph.weights import by_path
 from rarefy.measure import answer
 from rarefy.quantizing import decision
 from rarefy.runtime import session
-from rarefy.step import Context
-from rarefy.steps import ClusterWeights, Half, PruneChannels, PruneWeights, Quantize
+from rarefy.step import Context, Step
+from rarefy.steps import ClusterWeights, Half, PruneChannels, PruneWeights, Quantize, RoundWeights
 
 
 class Same(nn.Conv2d):
@@ -377,3 +377,28 @@ def test_two_inputs() -> None:
     for got, ours, wanted in zip(*results, strict=True):
         assert torch.allclose(got, ours, atol=1e-5)
         assert float((ours - wanted).norm() / wanted.norm()) < 0.05
+
+
+class ReadsNorm(nn.Module):
+    """Its code reads an attribute of one BatchNorm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
+        self.last, self.after = nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(self.last(self.norm(self.conv(x)) + self.norm.eps)).mean((2, 3))
+
+
+@pytest.mark.parametrize("step", [Quantize(), RoundWeights(bits=6)], ids=lambda step: type(step).__name__)
+def test_a_normalisation_that_the_code_reads_stays(step: Step) -> None:
+    model = ReadsNorm().eval()
+    x, context = torch.randn(64, 3, 10, 10), Context(task=Toy(torch.randn(64, 3, 10, 10)))
+    wanted = model(x)
+    plan = step.plan(model, context)
+    assert plan.leave["norm.weight"].startswith("the network's own code reads its eps at test_quantize.py:")
+    assert "norm" not in plan.also
+    assert plan.notes["after.weight"] == "folded into last"
+    found = step.apply(model, plan, context)
+    assert torch.allclose(found(x), wanted, atol=0.2)

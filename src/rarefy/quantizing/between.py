@@ -17,6 +17,7 @@ from rarefy.quantizing import biases, change
 from rarefy.quantizing.decision import INTEGER_LAYERS
 from rarefy.quantizing.normalisation import foldable, folded
 from rarefy.quantizing.points import points
+from rarefy.stand_in import read_by_code
 from rarefy.step import Context, Plan
 from rarefy.task import forward
 from rarefy.train import evaluating
@@ -28,10 +29,9 @@ def decide(plan: Plan, model: nn.Module, found: list[Weight], skip: Sequence[str
     seen = watched(work, context)
     owners = _owners(work)
     names = {path: owners[id(m)] for path, m in work.named_modules() if id(m) in owners}
-    for norm, layer in foldable(work, seen).items():
-        if names[layer] in plan.do and not chosen(f"{norm}.weight", skip):
-            fold(plan, norm, layer)
-            work = folded(work, norm, layer)
+    for norm, layer in foldings(plan, work, seen, skip, context).items():
+        fold(plan, norm, layer)
+        work = folded(work, norm, layer)
     encodings.decoded(work)
     modules = dict(work.named_modules())
     layers = [p for p, weight in names.items() if weight in plan.do and isinstance(modules[p], INTEGER_LAYERS)]
@@ -101,6 +101,23 @@ def watched(model: nn.Module, context: Context) -> Flow:
 def _owners(model: nn.Module) -> dict[int, str]:
     """The path of each layer's weight, by the id of the layer."""
     return {id(m): w.path for w in weights(model) for m, name in w.owners if name == "weight"}
+
+
+def foldings(plan: Plan, model: nn.Module, seen: Flow, skip: Sequence[str], context: Context) -> dict[str, str]:
+    """BatchNorm -> the layer to fold it into, where that one's weight is rounded.
+
+    A BatchNorm whose attributes the network's own code reads is left, with that as its reason.
+    """
+    owners, modules = _owners(model), dict(model.named_modules())
+    found = {
+        norm: layer
+        for norm, layer in foldable(model, seen).items()
+        if owners[id(modules[layer])] in plan.do and not chosen(f"{norm}.weight", skip)
+    }
+    for norm, why in read_by_code(model, found, context).items():
+        del found[norm]
+        plan.leave |= {path: why for path in (f"{norm}.weight", f"{norm}.bias") if path in plan.leave}
+    return found
 
 
 def fold(plan: Plan, norm: str, layer: str) -> None:

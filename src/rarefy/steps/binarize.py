@@ -16,13 +16,13 @@ from rarefy.binarizing.inputs import Inputs, View, looked_at, viewed
 from rarefy.binarizing.shortcuts import shortcuts, with_shortcut
 from rarefy.encodings import FewLevels, Signs, Ternary
 from rarefy.errors import StepError
-from rarefy.factoring.stand_in import read_by_code
 from rarefy.graph.ends import between
 from rarefy.graph.modules import replaced
 from rarefy.graph.weights import Weight, by_path, chosen, surveyed
 from rarefy.layers.binary import MOST_BITS, Activation, BinaryLayer, binarize
 from rarefy.layers.binary_units import ShiftedPReLU
 from rarefy.numerics.binary import Gradient
+from rarefy.stand_in import read_by_code
 from rarefy.step import Context, Plan, Step
 
 Kept = Literal["first", "last", "pointwise"]

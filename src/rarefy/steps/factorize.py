@@ -13,12 +13,12 @@ from rarefy.calibration import Spread, spreads
 from rarefy.errors import StepError
 from rarefy.factoring import Geometry, Layer
 from rarefy.factoring.positions import geometry
-from rarefy.factoring.stand_in import hooked, read_by_code
 from rarefy.factoring.table import Table, words
 from rarefy.graph.modules import replaced
 from rarefy.graph.weights import Weight, chosen, surveyed, why_not, why_small
 from rarefy.numerics import allotment
 from rarefy.settings import Settings
+from rarefy.stand_in import hooked, read_by_code
 from rarefy.step import Context, Plan, Step
 
 Name = Literal["auto", "svd", "spatial", "tucker", "cp"]

@@ -22,7 +22,6 @@ from rarefy.quantizing.calibration import calibrated
 from rarefy.quantizing.decision import check_some
 from rarefy.quantizing.grids import Rounding
 from rarefy.quantizing.matrices import Matrices
-from rarefy.quantizing.normalisation import foldable
 from rarefy.quantizing.search import coarsest
 from rarefy.quantizing.trial import Trial, masks
 from rarefy.settings import the_one
@@ -93,9 +92,7 @@ class RoundWeights(Step):
 
     def _fold(self, plan: Plan, model: nn.Module, found: dict[str, Weight], context: Context) -> None:
         work = twin(model)
-        for norm, layer in foldable(work, between.watched(work, context)).items():
-            if f"{layer}.weight" not in plan.do or chosen(f"{norm}.weight", self.skip):
-                continue
+        for norm, layer in between.foldings(plan, work, between.watched(work, context), self.skip, context).items():
             between.fold(plan, norm, layer)
             bias, rows = f"{layer}.bias", found[f"{layer}.weight"].tensor.shape[0]
             if bias not in found and rows >= SMALLEST and not chosen(bias, self.skip):

@@ -14,11 +14,11 @@ from rarefy import encodings
 from rarefy.errors import StepError
 from rarefy.factoring import Geometry
 from rarefy.factoring.positions import geometry
-from rarefy.factoring.stand_in import hooked, read_by_code
 from rarefy.graph.modules import replaced
 from rarefy.graph.weights import Weight, chosen, surveyed, weights, why_not, why_small
 from rarefy.layers import Fire, Grouped, Light, Separable
 from rarefy.settings import Settings
+from rarefy.stand_in import hooked, read_by_code
 from rarefy.step import Context, Plan, Step
 
 KINDS: dict[str, type[Light]] = {kind.name: kind for kind in (Separable, Fire, Grouped)}

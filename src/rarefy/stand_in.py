@@ -17,7 +17,6 @@ from rarefy.step import Context
 from rarefy.task import forward
 from rarefy.train import evaluating
 
-HERE = Path(__file__).parent
 _CALLS = str(Path("nn", "modules", "module.py"))  # how torch calls modules and looks up their attributes
 
 
@@ -71,7 +70,7 @@ def _words(error: Exception) -> str:
 
 def _place(error: Exception) -> str:
     """File and line of the network's code; of torch's, where a module of torch itself reads it."""
-    called = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).parent not in (ROOT, HERE)]
+    called = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).parent != ROOT]
     modules = [f for f in called if not f.filename.endswith(_CALLS)]
     frames = [f for f in modules if not f.filename.startswith(TORCH)] or modules
     return f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""

@@ -124,6 +124,15 @@ def test_every_layer_is_one_operator(network: Network, exporter: Exporter, monke
     assert not exported.parts.keys() & {"norm1.weight", "norm1.running_mean", "one.threshold", "two.threshold"}
 
 
+def test_levels_of_a_layer_that_is_called_twice() -> None:
+    layer = nn.Linear(6, 6)
+    binarize(layer, Activation(2), steps=torch.tensor(2.5))
+    model, x = nn.Sequential(layer, nn.ReLU(), layer).eval(), torch.rand(4, 6)
+    signs(model, "0")
+    found = answer(session(Exporter(model, x).write(model).proto.SerializeToString()))(x)
+    torch.testing.assert_close(found, model(x).detach())
+
+
 def test_a_batchnorm_is_a_threshold_and_a_flip(network: Network, exporter: Exporter) -> None:
     model = binary(network)
     assert (model.before.weight < 0).any()

@@ -186,6 +186,33 @@ def test_shortcuts_and_shifted_prelus(model: Network, task: Toy) -> None:
     torch.testing.assert_close(result.wide(x) - layer, result.wide.shortcut(x))
 
 
+def test_a_relu_whose_channels_come_last_stays() -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.conv, self.relu1 = nn.Conv1d(4, 32, 3), nn.Conv1d(32, 40, 3), nn.ReLU()
+            self.wide, self.relu2, self.last = nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.relu2(self.wide(self.relu1(self.conv(self.first(x)))))).mean(1)
+
+    model, task = Tokens().eval(), Toy(torch.randn(6, 4, 12))
+    plan = planned(model, task, activations=None, prelu=True)
+    assert plan.also == {"relu1": {"prelu": 40}}
+    assert "relu2 stays as it is: its channels come last" in plan.notes["wide.weight"]
+    assert Binarize(activations=None, prelu=True)(model, task)(torch.randn(3, 4, 12)).shape == (3, 5)
+    assert Binarize(prelu=True)(model, task)(torch.randn(3, 4, 12)).shape == (3, 5)
+
+
+def test_an_encoder_layer_calls_its_binary_layers() -> None:
+    encoder = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
+    model, task = nn.Sequential(nn.Linear(4, 16), encoder, nn.Linear(16, 5)).eval(), Toy(torch.randn(6, 7, 4))
+    result, x = Binarize()(model, task), torch.randn(3, 7, 4)
+    wanted = result(x)
+    with torch.no_grad():  # where torch would take its fast path
+        torch.testing.assert_close(result(x), wanted)
+
+
 @pytest.mark.parametrize(
     ("network", "around"),
     [
@@ -266,7 +293,9 @@ def test_what_the_examples_do_not_reach() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"activations": 5}, r"1 to 4 bits, not 5: each takes the time of a whole binary layer.*Quantize is faster"),
+        ({"activations": 5}, "1 to 4 bits: each bit takes the time of a whole binary layer.*is faster, not 5$"),
+        ({"activations": "binary"}, "^Binarize.activations: should be sign, null or 1 to 4 bits, not 'binary'$"),
+        ({"activations": True}, "should be sign, null or 1 to 4 bits, not True"),
         ({"weights": None, "activations": None}, "weights and activations are both null"),
         ({"stochastic": True, "clip": None}, "stochastic needs a clip"),
         ({"balanced": True, "weights": "ternary"}, "stochastic and balanced are for weights: sign"),

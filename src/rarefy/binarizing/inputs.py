@@ -34,7 +34,7 @@ class Inputs:
 
     def add(self, module: nn.Module, x: Tensor, y: Tensor) -> None:
         """One call."""
-        axis = -1 if isinstance(module, nn.Linear) else max(x.ndim - 3, 0) if x.ndim != 2 else 1
+        axis = -1 if isinstance(module, nn.Linear) else x.ndim - 3 if isinstance(module, nn.Conv2d) else 1
         rows = x.detach().float().movedim(axis, 0).flatten(1)
         self.channels, self.image, self.result = len(rows), tuple(x.shape[-2:]), tuple(y.shape[-2:])
         if rows.numel():

@@ -61,8 +61,8 @@ class Layer:
         self.x, self.y, self.name = node.input[0], node.output[0], node.output[0]
         self.shape = tuple(said["shape"])
         self.weight, self.threshold = given["weight"], given.get("threshold", "")
-        steps = graph.values(given["steps"]) if "steps" in given else None
-        self.how = _how(said, 1.0 if steps is None else float(steps))
+        steps = numpy_helper.to_array(graph.tensors[given["steps"]]) if "steps" in given else 1.0
+        self.how = _how(said, float(steps))
         self.scale, self.scale_name = np.full(self.shape[0], 1 / self.how.steps), ""
         self.bias, self.bias_name = np.zeros(self.shape[0]), ""
         self.packed = self.alone = False

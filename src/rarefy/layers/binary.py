@@ -121,6 +121,14 @@ def binarize(
     layer.register_buffer("steps", None if steps is None else steps.float())
 
 
+def keep_called(model: nn.Module) -> None:
+    """Have torch's encoder layers call the binary ones inside: their fast path would only multiply by the weights."""
+    for module in model.modules():
+        binary = any(isinstance(child, BinaryLayer) for child in module.children())
+        if binary and isinstance(module, nn.TransformerEncoderLayer):
+            module.activation_relu_or_gelu = 0  # what it does for any other activation
+
+
 def one_bit(layer: nn.Conv2d | nn.Linear) -> None:
     """Store the weight of `layer` (in place) as signs with a scale per filter; its values become the latent weights."""
     link = Signs(tuple(layer.weight.shape)).fit(layer.weight.detach())

@@ -19,7 +19,7 @@ from rarefy.errors import StepError
 from rarefy.graph.ends import between
 from rarefy.graph.modules import replaced
 from rarefy.graph.weights import Weight, by_path, chosen, surveyed
-from rarefy.layers.binary import MOST_BITS, Activation, BinaryLayer, binarize
+from rarefy.layers.binary import MOST_BITS, Activation, BinaryLayer, binarize, keep_called
 from rarefy.layers.binary_units import ShiftedPReLU
 from rarefy.numerics.binary import Gradient
 from rarefy.stand_in import read_by_code
@@ -85,15 +85,14 @@ class Binarize(Step):
     examples: int = Field(128, ge=1, description="training examples to look at the layers' inputs on")
     skip: tuple[str, ...] = Field((), description="globs of parameters or modules to leave")
 
-    @field_validator("activations")
+    @field_validator("activations", mode="before")
     @classmethod
-    def _few(cls, bits: object) -> object:
-        if isinstance(bits, int) and not 1 <= bits <= MOST_BITS:
-            raise ValueError(
-                f"activations have 1 to {MOST_BITS} bits, not {bits}: each takes the time of a whole binary layer, and "
-                "beyond four Quantize is faster and loses less"
-            )
-        return bits
+    def _few(cls, given: object) -> object:
+        if given in ("sign", None, *range(1, MOST_BITS + 1)) and not isinstance(given, bool):
+            return given
+        more = isinstance(given, int) and given > MOST_BITS
+        why = ": each bit takes the time of a whole binary layer, beyond four Quantize is faster" if more else ""
+        raise ValueError(f"should be sign, null or 1 to {MOST_BITS} bits{why}")
 
     @model_validator(mode="after")
     def _fitting(self) -> Binarize:
@@ -153,12 +152,14 @@ class Binarize(Step):
             given = view.flow.inputs.get(path, [])
             if between(view.flow, list(done), view.layers).isdisjoint(given):
                 continue
-            if path not in read:
+            before = [p for p in done if not between(view.flow, [p], view.layers).isdisjoint(given)]
+            why = read.get(path)
+            if any(isinstance(view.modules[p], nn.Linear) for p in before) and view.flow.sizes[given[0]] > 2:
+                why = "its channels come last, and a PReLU has them in dimension 1"
+            if why is None:
                 plan.also[path] = {"prelu": view.inputs[path].channels}
-                continue
-            for layer, weight in done.items():
-                if not between(view.flow, [layer], view.layers).isdisjoint(given):
-                    _note(plan, weight, f"{path} stays as it is: {read[path]}")
+            for weight in {done[p] for p in before if why}:
+                _note(plan, weight, f"{path} stays as it is: {why}")
 
     def _kept(self, view: View, module: nn.Module) -> str | None:
         return advice.why_kept(view.paths[id(module)], module, self.keep, view.ends)
@@ -207,6 +208,7 @@ class Binarize(Step):
                 self._activate(layer, made, stats.get(paths[id(layer)]))
             if made["weights"]:
                 self._encode(found[path], made["weights"], context.blank)
+        keep_called(model)
         for path, made in plan.also.items():
             if "prelu" in made:
                 model = replaced(model, path, ShiftedPReLU(made["prelu"]))

@@ -133,6 +133,18 @@ def test_levels_of_a_layer_that_is_called_twice() -> None:
     torch.testing.assert_close(found, model(x).detach())
 
 
+@pytest.mark.parametrize("scaled", [True, False])
+def test_a_shared_weight_before_two_normalisations(scaled: bool) -> None:
+    first, second = nn.Conv2d(6, 6, 3), nn.Conv2d(6, 6, 3)
+    second.weight = first.weight
+    for layer in (first, second):
+        binarize(layer, Activation())
+    model, x = encodings.adopted(nn.Sequential(first, norm(6), second, norm(6)).eval()), torch.randn(2, 6, 8, 8)
+    signs(model, "0", scaled=scaled)
+    found = answer(session(Exporter(model, x).write(model).proto.SerializeToString()))(x)
+    torch.testing.assert_close(found, model(x).detach(), rtol=1e-4, atol=1e-4)
+
+
 def test_a_batchnorm_is_a_threshold_and_a_flip(network: Network, exporter: Exporter) -> None:
     model = binary(network)
     assert (model.before.weight < 0).any()

@@ -65,7 +65,7 @@ class Layer:
         self.how = _how(said, float(steps))
         self.scale, self.scale_name = np.full(self.shape[0], 1 / self.how.steps), ""
         self.bias, self.bias_name = np.zeros(self.shape[0]), ""
-        self.packed = self.alone = False
+        self.packed = self.alone = self.lent = False  # lent: its scale is that of other layers too
         self._stored(found.get(self.weight))
         own = graph.values(given["bias"]) if "bias" in given else None
         if own is not None:
@@ -80,6 +80,7 @@ class Layer:
         self.alone = self.graph.once(self.weight)
         self.packed, self.weight = True, f"{weight.path}.values"
         if links[0].scaled:
+            self.lent = not self.alone
             self.scale_name = f"{weight.path}.scale"
             self.scale *= links[0].scale.detach().cpu().double().numpy()
 
@@ -87,7 +88,7 @@ class Layer:
         """Take in the BatchNorm that alone reads the result, and the threshold of the layer that alone reads that."""
         reader = self.graph.reader(self.y)
         norm = self.graph.norm(reader)
-        if reader is None or norm is None or not self.shiftable or not (self.alone or not self.scale_name):
+        if reader is None or norm is None or not self.shiftable or self.lent:
             return
         gamma, beta, mean, deviation = norm
         factor = gamma / deviation
@@ -157,7 +158,7 @@ class Layer:
         return made
 
     def _scale(self, made: list[NodeProto]) -> str:
-        if not self.scale_name or self.alone or not self.packed:
+        if not self.lent:
             return self._vector(made, "scale", self.scale, self.scale_name)
         if self.how.steps == 1:
             return self.scale_name

@@ -112,19 +112,23 @@ PUBLISHED = {  # Han, Mao, Dally 2016
 
 
 def measured(name: str) -> list[dict[str, str]]:
-    """The rows of a benchmark, of all machines that it ran on."""
+    """The rows of a benchmark, of all machines that it ran on; files are named by them."""
     found = []
     for path in sorted((ROOT / "benchmarks/results").glob(f"{name}--*.csv")):
+        machine = path.stem.split("--")[1].split("-torch-")[0].replace("-", " ")
         with path.open(newline="") as file:
-            found += list(csv.DictReader(file))
+            found += [{**row, "machine": machine} for row in csv.DictReader(file)]
     return found
 
 
 def measured_table(name: str, columns: Sequence[str] = ()) -> str:
-    """As they are in the file."""
+    """As they are in the files; empty where one has not the column."""
     rows = measured(name)
-    head = list(columns or rows[0])
-    cells = [[row[h] for h in head] for row in rows]
+    known = dict.fromkeys(column for row in rows for column in row)
+    if missing := set(columns) - known.keys():
+        raise KeyError(f"no table of {name} has {', '.join(sorted(missing))}")
+    head = list(columns or known)
+    cells = [[row.get(h, "") for h in head] for row in rows]
     return _table([h.replace("_", " ") for h in head], [line for line in cells if any(line)])
 
 

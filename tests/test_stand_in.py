@@ -89,3 +89,18 @@ def test_without_layers_no_example_is_asked_for() -> None:
             raise AssertionError("asked for")
 
     assert read_by_code(Reading(), [], Context(task=Without(torch.randn(1)))) == {}
+
+
+def test_code_that_asks_for_the_type_is_found_by_the_answers() -> None:
+    class Asks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x) + torch.rand(4)  # not by chance
+            return self.second(x) * (2 if isinstance(self.second, nn.Linear) else 1)
+
+    found = read_by_code(Asks().eval(), ["first", "second"], Context(task=Toy(torch.randn(2, 4))))
+    assert found.keys() == {"second"}
+    assert "answers differently" in found["second"]

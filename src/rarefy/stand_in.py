@@ -7,8 +7,9 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from rarefy.budget import examples
 from rarefy.graph.modules import replaced, twin
@@ -31,32 +32,48 @@ def hooked(layer: nn.Module) -> str | None:
 
 
 def read_by_code(model: nn.Module, paths: Iterable[str], context: Context) -> dict[str, str]:
-    """The layers of `paths` that the network does not run without, and why: it reads `self.fc.weight`, say.
+    """The layers of `paths` without which the network does not run as it did, and why: it reads `self.fc.weight`, say,
+    or asks whether a layer is a Linear.
 
-    One run, where there are none: with something in the place of all of them. No example is asked for without paths.
+    Two runs, where there are none: as it is, and with something in the place of all of them. No example is asked for
+    without paths.
     """
     inside = [path for path in paths if path]  # "" is the network itself
-    inputs = examples(model, context) if inside else None
-    if not inside or _fails(model, inside, inputs) is None:
+    if not inside:
+        return {}
+    inputs = examples(model, context)
+    wanted = _answers(model, [], inputs)
+    if _fails(model, inside, inputs, wanted) is None:
         return {}
     placed, read = list[str](), dict[str, str]()
     for path in inside:  # with those before it, since code may be content with any one of several
-        if why := _fails(model, [*placed, path], inputs):
+        if why := _fails(model, [*placed, path], inputs, wanted):
             read[path] = why
         else:
             placed.append(path)
     return read
 
 
-def _fails(model: nn.Module, paths: list[str], inputs: object) -> str | None:
+def _answers(model: nn.Module, paths: list[str], inputs: object) -> list[Tensor]:
+    """Of a copy with something else at `paths`; random numbers are the same in every call."""
     changed, device = twin(model), next(model.parameters()).device
     for path in paths:
         changed = replaced(changed, path, StandIn(changed.get_submodule(path)))
+    with evaluating(changed), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        outputs = forward(changed, tree_map_only(Tensor, lambda tensor: tensor.to(device), inputs))
+    return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
+
+
+def _fails(model: nn.Module, paths: list[str], inputs: object, wanted: list[Tensor]) -> str | None:
     try:
-        with evaluating(changed):
-            forward(changed, tree_map_only(Tensor, lambda tensor: tensor.to(device), inputs))
+        found = _answers(model, paths, inputs)
     except Exception as error:  # whatever other people's networks raise
         return _words(error)
+    try:
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-5, equal_nan=True)
+    except AssertionError:
+        return "with another module in its place the network answers differently: its code depends on the layer's type"
     return None
 
 

@@ -171,3 +171,5 @@ def test_examples_come_from_training_or_else_have_the_shape_of_judging() -> None
     assert examples(wide(4), context).shape == (2, 3, 8, 8)
     with pytest.raises(ModelError, match="does not run on the data"):
         examples(nn.Linear(3, 3), Context(task=copy.copy(case.task())))
+    with pytest.raises(ModelError, match=r"its weights are torch.float64: give it as model.float\(\)"):
+        examples(wide(4).double(), context)

@@ -72,7 +72,7 @@ def test_globs_take_paths_and_modules() -> None:
 def test_reasons() -> None:
     model = CASES["loose"].model()
     reasons = {w.path: why_not(w) for w in weights(model)}
-    assert reasons["fine"] == "stored as float64, not float32"
+    assert reasons["fine"] == "stored as float64, not float32: give the network as model.float()"
     assert reasons["counts"] == "stored as int64, not float32"
     assert reasons["empty"] == "it is empty"
     assert reasons["weight"] is reasons["unused"] is None

@@ -127,10 +127,11 @@ def example(batches: Any, model: nn.Module) -> Any:
         with evaluating(model):
             forward(model, few)
     except Exception as error:
-        first = next((tuple(p.shape) for p in model.parameters()), ())
+        first = next(model.parameters(), torch.empty(0))
+        remedy = "" if first.dtype == torch.float32 else f"; its weights are {first.dtype}: give it as model.float()"
         raise ModelError(
-            f"{type(model).__name__} does not run on the data: its first weight has shape {first}, the data give "
-            f"inputs of shape {_shapes(few)} ({line(error)})"
+            f"{type(model).__name__} does not run on the data: its first weight has shape {tuple(first.shape)}, the "
+            f"data give inputs of shape {_shapes(few)} ({line(error)}){remedy}"
         ) from error
     return few
 

@@ -143,7 +143,8 @@ def why_not(weight: Weight) -> str | None:
     if isinstance(weight.module, RECURRENT):
         return f"{type(weight.module).__name__} keeps its own flat copy of its weights"
     if weight.values.dtype != torch.float32:
-        return f"stored as {weight.values.dtype}, not float32".replace("torch.", "")
+        remedy = ": give the network as model.float()" if weight.values.is_floating_point() else ""
+        return f"stored as {weight.values.dtype}, not float32{remedy}".replace("torch.", "")
     if weight.values.numel() == 0:
         return "it is empty"
     return None

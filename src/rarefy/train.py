@@ -172,7 +172,8 @@ class _Training:
         self.wrapped_optimizer.step()
         with torch.no_grad():
             for values, link in self.encoded:
-                link.settle(values)
+                if values.requires_grad:
+                    link.settle(values)
         return loss.detach()
 
     def _set_rate(self, step: int) -> float:

@@ -271,3 +271,22 @@ def test_kernels_agree_to_the_bit(network: Network, exporter: Exporter, monkeypa
             monkeypatch.setenv("RAREFY_KERNELS", version)
             answers.append(answer(session(data))(x))
     assert all(torch.equal(answers[0], other) for other in answers)
+
+
+@pytest.mark.parametrize("bits", [0, 2])
+def test_as_many_of_each_sign_are_nothing_everywhere(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer's result is the next one's input as it is: sums that are 0 must be so in torch, engine and kernel."""
+    layers = [nn.Conv2d(4, 8, 1), nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.Conv2d(8, 8, 3, bias=False)]
+    layers += [nn.Flatten(), nn.Linear(288, 24, bias=False), nn.Linear(24, 5)]  # type: ignore[list-item]
+    model, x = encodings.adopted(nn.Sequential(*layers).eval()), torch.randn(64, 4, 8, 8)
+    for path in ("1", "2", "4", "5"):
+        layer = model.get_submodule(path)
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        binarize(layer, Activation(bits), steps=torch.tensor(0.7) if bits else None)
+        signs(model, path)
+    data = Exporter(model, x).write(model).proto.SerializeToString()
+    for kernels in KERNELS:
+        monkeypatch.setenv("RAREFY_KERNELS", kernels)
+        for optimise in (True, False):
+            found = answer(session(data, optimise=optimise))(x)
+            torch.testing.assert_close(found, model(x).detach(), rtol=1e-5, atol=1e-5)

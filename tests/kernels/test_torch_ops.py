@@ -75,6 +75,14 @@ def test_a_weight_that_was_written_to_is_packed_anew(x: Tensor) -> None:
     assert not torch.equal(net(x), before)
 
 
+def test_a_weight_made_in_inference_mode(x: Tensor) -> None:
+    net = Network()
+    wanted = net(x)
+    with torch.inference_mode():
+        net.linear_weight = net.linear_weight.clone()
+        assert torch.equal(net(x), wanted)
+
+
 def test_what_does_not_fit(x: Tensor) -> None:
     net = Network()
     conv = (net.conv_weight, net.conv_scale, net.conv_bias, [10, 33, 3, 3])
@@ -82,3 +90,5 @@ def test_what_does_not_fit(x: Tensor) -> None:
         torch.ops.rarefy.binary_conv2d(x.double(), *conv)
     with pytest.raises(InputError, match="not float32"):
         torch.ops.rarefy.binary_conv2d(x[:, 1:], *conv)
+    with pytest.raises(InputError, match=r"padding must be \[top, left, bottom, right\], not \[1, 1\]"):
+        torch.ops.rarefy.binary_conv2d(x, *conv, [1, 1], [1, 1])

@@ -385,3 +385,19 @@ def test_what_the_code_reads_is_not_replaced(read: str, attribute: str, task: To
     assert reason not in plan.notes["two.weight"]
     result = Binarize(shortcuts=True, prelu=True)(Reading(read).eval(), task)
     assert result(torch.randn(2, 3, 10, 10)).shape == (2, 5)
+
+
+def test_a_frozen_layer_keeps_its_weights(model: Network, task: Toy) -> None:
+    result = Binarize()(model, task)
+    weight = by_path(result)["plain.weight"]
+    weight.values.requires_grad_(False)
+    before = weight.values.clone()
+    assert (before.abs() > cast(Signs, encodings.find(weight, Signs)).bound).any()
+    trained(result, task)
+    assert torch.equal(by_path(result)["plain.weight"].values, before)
+
+
+@pytest.mark.parametrize("activations", ["sign", 2])
+def test_other_numbers_run_too(activations: Any, model: Network, task: Toy) -> None:
+    result = Binarize(activations=activations)(model, task).double().eval()
+    assert result(task.inputs.double()).dtype == torch.float64

@@ -87,7 +87,17 @@ PAD_ZERO = """
   padded = Pad (activations, pads, zero)
 """
 CONV = """
-  sums = Conv <strides: ints = @strides, dilations: ints = @dilations> (padded, weight)
+  found = Conv <strides: ints = @strides, dilations: ints = @dilations> (padded, weight)
+"""
+# Sums of weights in bits are integers. Said so, or engines would multiply the weights by the scale, and a sum of as
+# many of each sign would be almost zero.
+WHOLE = """
+  sums = Round (found)
+"""
+ANY = """
+  sums = Identity (found)
+"""
+CHANNELS_SCALED = """
   column = Constant <value_ints = [1, -1, 1, 1]> ()
   scales = Reshape (scale, column)
   scaled_sums = Mul (sums, scales)
@@ -113,26 +123,30 @@ ADD = """
   Y = Add (result, biases)
 """
 LINEAR = """
-  sums = Gemm <transB = 1> (activations, weight)
+  found = Gemm <transB = 1> (activations, weight)
+"""
+SCALED = """
   result = Mul (sums, scale)
   Y = Add (result, bias)
 """
 
 GEOMETRY = "shape, strides, dilations, padding"
+IMAGES, ROWS = (CONV, WHOLE, CHANNELS_SCALED), (LINEAR, WHOLE, SCALED)
+IMAGES_OF_ANY, ROWS_OF_ANY = (CONV, ANY, CHANNELS_SCALED), (LINEAR, ANY, SCALED)
 FUNCTIONS = {
-    "BinaryConv": (f"{GEOMETRY}, pad_value", (WEIGHT, SIGNS, PADS, PAD_VALUE, CONV, PLAIN, ADD)),
-    "BinaryConvMapped": (f"{GEOMETRY}, pad_value", (WEIGHT, SIGNS, PADS, PAD_VALUE, CONV, MAP, ADD)),
-    "BinaryConvThreshold": (f"{GEOMETRY}, pad_value", (WEIGHT, CHANNELS_ABOVE, PADS, PAD_VALUE, CONV, PLAIN, ADD)),
-    "LowBitConv": (f"{GEOMETRY}, bits, steps", (WEIGHT, LEVELS, PADS, PAD_ZERO, CONV, PLAIN, ADD)),
-    "BinaryLinear": ("shape", (WEIGHT, SIGNS, LINEAR)),
-    "BinaryLinearThreshold": ("shape", (WEIGHT, SIGNS_ABOVE, LINEAR)),
-    "LowBitLinear": ("shape, bits, steps", (WEIGHT, LEVELS, LINEAR)),
+    "BinaryConv": (f"{GEOMETRY}, pad_value", (WEIGHT, SIGNS, PADS, PAD_VALUE, *IMAGES, PLAIN, ADD)),
+    "BinaryConvMapped": (f"{GEOMETRY}, pad_value", (WEIGHT, SIGNS, PADS, PAD_VALUE, *IMAGES, MAP, ADD)),
+    "BinaryConvThreshold": (f"{GEOMETRY}, pad_value", (WEIGHT, CHANNELS_ABOVE, PADS, PAD_VALUE, *IMAGES, PLAIN, ADD)),
+    "LowBitConv": (f"{GEOMETRY}, bits, steps", (WEIGHT, LEVELS, PADS, PAD_ZERO, *IMAGES, PLAIN, ADD)),
+    "BinaryLinear": ("shape", (WEIGHT, SIGNS, *ROWS)),
+    "BinaryLinearThreshold": ("shape", (WEIGHT, SIGNS_ABOVE, *ROWS)),
+    "LowBitLinear": ("shape, bits, steps", (WEIGHT, LEVELS, *ROWS)),
     # the same with weights of any kind as floats, which have no kernels
-    "SignConv": (f"{GEOMETRY}, pad_value", (FLOAT, SIGNS, PADS, PAD_VALUE, CONV, PLAIN, ADD)),
-    "SignConvMapped": (f"{GEOMETRY}, pad_value", (FLOAT, SIGNS, PADS, PAD_VALUE, CONV, MAP, ADD)),
-    "LevelConv": (f"{GEOMETRY}, bits, steps", (FLOAT, LEVELS, PADS, PAD_ZERO, CONV, PLAIN, ADD)),
-    "SignLinear": ("shape", (FLOAT, SIGNS, LINEAR)),
-    "LevelLinear": ("shape, bits, steps", (FLOAT, LEVELS, LINEAR)),
+    "SignConv": (f"{GEOMETRY}, pad_value", (FLOAT, SIGNS, PADS, PAD_VALUE, *IMAGES_OF_ANY, PLAIN, ADD)),
+    "SignConvMapped": (f"{GEOMETRY}, pad_value", (FLOAT, SIGNS, PADS, PAD_VALUE, *IMAGES_OF_ANY, MAP, ADD)),
+    "LevelConv": (f"{GEOMETRY}, bits, steps", (FLOAT, LEVELS, PADS, PAD_ZERO, *IMAGES_OF_ANY, PLAIN, ADD)),
+    "SignLinear": ("shape", (FLOAT, SIGNS, *ROWS_OF_ANY)),
+    "LevelLinear": ("shape, bits, steps", (FLOAT, LEVELS, *ROWS_OF_ANY)),
 }
 
 

@@ -25,8 +25,9 @@ Base::Base(const rarefy_filters& f, const rarefy_convolution& c, const Axis& r, 
       values(static_cast<size_t>(f.padded * kinds + LANES), static_cast<int32_t>(f.size())) {
   const int32_t top = (1 << c.bits) - 1;
   for (size_t i = 0; c.bits && i < f.total.size(); i++) values[i] = top * ((values[i] + f.total[i]) / 2);
-  std::vector<int32_t> outside(kinds > 1 ? f.total.size() : 0);
-  for (int64_t kind = 0; kinds > 1 && kind < kinds; kind++) {
+  if (c.bits || c.pad_value) return;
+  std::vector<int32_t> outside(f.total.size());
+  for (int64_t kind = 0; kind < kinds; kind++) {
     std::fill(outside.begin(), outside.end(), 0);
     add_outside(f, static_cast<size_t>(kind), outside);
     int32_t* to = values.data() + kind;

@@ -71,6 +71,8 @@ def _how(
     steps: float,
     map: bool,
 ) -> Convolution:
+    if padding is not None and len(padding) != 4:
+        raise InputError(f"padding must be [top, left, bottom, right], not {list(padding)}")
     (sh, sw), (dh, dw) = stride or (1, 1), dilation or (1, 1)
     top, left, bottom, right = padding or (0, 0, 0, 0)
     return Convolution((sh, sw), (top, left, bottom, right), (dh, dw), pad_value, bits, steps, map)
@@ -109,6 +111,8 @@ def _array(tensor: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
 
 
 def _filters(weight: Tensor, shape: list[int]) -> Filters:
+    if weight.is_inference():  # it does not say when it is written to
+        return Filters(weight.numpy(), tuple(shape))
     key = (weight._version, tuple(shape), features().version)
     if weight not in _made or _made[weight][0] != key:
         _made[weight] = (key, Filters(weight.detach().numpy(), tuple(shape)))

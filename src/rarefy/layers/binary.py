@@ -64,12 +64,15 @@ class BinaryConv2d(nn.Conv2d):
             ]  # fmt: skip
             geometry = {"strides": self.stride, "dilations": self.dilation, "padding": (top, left, bottom, right)}
             return _symbol(self, input, (input.shape[0], self.out_channels, *size), geometry)
-        x = _shifted(self, input)
-        y: Tensor = self._conv_forward(_activated(self, x), self.weight, None if self.activation.map else self.bias)
-        if not self.activation.map:
-            return y
-        y = y * self._scale_of(x)
-        return y if self.bias is None else y + self.bias.view(-1, 1, 1)
+        x, whole = _shifted(self, input), _counted(self)
+        weight, factor = _parted(self) if whole else (self.weight, None)
+        plain = factor is None and not self.activation.map
+        y: Tensor = self._conv_forward(_activated(self, x, whole=whole), weight, self.bias if plain else None)
+        if factor is not None:
+            y = y * factor.view(-1, 1, 1)
+        if self.activation.map:
+            y = y * self._scale_of(x)
+        return y if plain or self.bias is None else y + self.bias.view(-1, 1, 1)
 
     def _scale_of(self, x: Tensor) -> Tensor:
         """K: mean magnitude of the channels, averaged under the filter; zeros outside count. A constant to training."""
@@ -95,7 +98,11 @@ class BinaryLinear(nn.Linear):
             rows = input if input.ndim == 2 else input.reshape(-1, self.in_features)
             y = _symbol(self, rows, (rows.shape[0], self.out_features), {})
             return y if input.ndim == 2 else y.reshape(*input.shape[:-1], self.out_features)
-        return F.linear(_activated(self, _shifted(self, input)), self.weight, self.bias)
+        if not _counted(self):
+            return F.linear(_activated(self, _shifted(self, input)), self.weight, self.bias)
+        weight, factor = _parted(self)
+        y = F.linear(_activated(self, _shifted(self, input), whole=True), weight) * factor
+        return y if self.bias is None else y + self.bias
 
     def extra_repr(self) -> str:
         """What `print(network)` shows."""
@@ -162,10 +169,29 @@ def _shifted(layer: BinaryLayer, x: Tensor) -> Tensor:
     return x - (layer.threshold.view(-1, 1, 1) if isinstance(layer, nn.Conv2d) else layer.threshold)
 
 
-def _activated(layer: BinaryLayer, x: Tensor) -> Tensor:
+def _activated(layer: BinaryLayer, x: Tensor, *, whole: bool = False) -> Tensor:
+    """whole: integers, not divided by the steps."""
     if layer.steps is None:
         return signs(x, layer.activation.gradient)
-    return levels(x.float(), layer.activation.bits, layer.steps)
+    found = levels(x.float(), layer.activation.bits, layer.steps)
+    return ((found * layer.steps).round() if whole else found).to(x.dtype)
+
+
+def _counted(layer: BinaryLayer) -> bool:
+    """Whether sums are integers, as in the kernels: one of as many weights of each sign is 0, not almost."""
+    if layer.training or not parametrize.is_parametrized(layer, "weight") or why_no_kernel(layer):
+        return False
+    links: Any = layer.parametrizations
+    return len(links.weight) == 1 and isinstance(links.weight[0], Signs)
+
+
+def _parted(layer: BinaryLayer) -> tuple[Tensor, Tensor]:
+    """The weight as -1 and +1, and what each filter's sums are multiplied by."""
+    weight = layer.weight
+    size = weight.detach().abs().flatten(1).amax(1)
+    scale = torch.where(size > 0, size, 1.0)
+    factor = scale if layer.steps is None else (scale.double() / layer.steps.double()).to(scale.dtype)
+    return weight / scale.view(-1, *[1] * (weight.ndim - 1)), factor
 
 
 def _symbol(layer: BinaryLayer, x: Tensor, shape: tuple[Any, ...], geometry: dict[str, Any]) -> Tensor:

@@ -137,7 +137,7 @@ def _engine(model: bytes, threads: int | None, optimise: bool, library: Path | N
     options = ort.SessionOptions()
     if library:
         options.register_custom_ops_library(str(library))
-    options.log_severity_level = 3  # errors only
+    options.log_severity_level = 4  # its errors are raised too
     if threads is not None:
         options.intra_op_num_threads = threads
     if not optimise:

@@ -47,6 +47,21 @@ def test_a_convolution_is_the_oracles(how: Convolution, options: dict[str, objec
     np.testing.assert_allclose(layer(x).detach().numpy(), wanted, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("bits", [0, 2])
+@pytest.mark.parametrize("layer", [nn.Conv2d(3, 4, 3), nn.Linear(8, 4)], ids=["convolution", "linear"])
+def test_sums_that_are_counted_have_the_same_gradients(layer: nn.Conv2d | nn.Linear, bits: int) -> None:
+    layer, x = copy.deepcopy(layer), torch.rand(2, 3, 8, 8, requires_grad=True)
+    binarize(layer, Activation(bits), None, torch.tensor(1.7) if bits else None)
+    one_bit(layer)
+    found = []
+    for training in (True, False):
+        layer.train(training)
+        y = layer(x)
+        found.append((y, *torch.autograd.grad((y**2).sum(), [x, *layer.parameters()])))
+    torch.testing.assert_close(found[0][:3], found[1][:3])  # in training the scale is a function of the weight too
+    assert all(gradient.any() for gradient in found[1])
+
+
 def test_a_linear_and_its_gradients() -> None:
     torch.manual_seed(0)
     layer, x = nn.Linear(6, 4), torch.randn(3, 2, 6, requires_grad=True)

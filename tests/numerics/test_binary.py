@@ -32,10 +32,10 @@ def test_signs_and_their_gradients() -> None:
 def test_levels_round_half_to_even_and_pass_the_gradient_inside() -> None:
     x = torch.tensor([-1.0, 0.1, 0.125, 0.375, 0.6, 0.75, 3.0], requires_grad=True)
     y = binary.levels(x, 2, torch.tensor(4.0))
-    assert y.tolist() == [0, 0, 0, 0.5, 0.5, 0.75, 0.75]
+    assert y.tolist() == [0, 0, 0, 2, 2, 3, 3]
     y.sum().backward()
     assert x.grad is not None
-    assert x.grad.tolist() == [0, 1, 1, 1, 1, 1, 0]
+    assert x.grad.tolist() == [0, 4, 4, 4, 4, 4, 0]
     with torch.no_grad():
         assert torch.equal(binary.levels(x, 2, torch.tensor(4.0)), y)
 

@@ -64,15 +64,15 @@ class BinaryConv2d(nn.Conv2d):
             ]  # fmt: skip
             geometry = {"strides": self.stride, "dilations": self.dilation, "padding": (top, left, bottom, right)}
             return _symbol(self, input, (input.shape[0], self.out_channels, *size), geometry)
-        x, whole = _shifted(self, input), _counted(self)
-        weight, factor = _parted(self) if whole else (self.weight, None)
-        plain = factor is None and not self.activation.map
-        y: Tensor = self._conv_forward(_activated(self, x, whole=whole), weight, self.bias if plain else None)
-        if factor is not None:
-            y = y * factor.view(-1, 1, 1)
-        if self.activation.map:
-            y = y * self._scale_of(x)
-        return y if plain or self.bias is None else y + self.bias.view(-1, 1, 1)
+        x, counted = _shifted(self, input), _counted(self)
+        if not counted and not self.activation.map:
+            y: Tensor = self._conv_forward(_activated(self, x), self.weight, self.bias)
+            return y
+        weight, scale = _parted(self) if counted else (self.weight, None)
+        y = self._conv_forward(_activated(self, x, whole=counted), weight, None)
+        y = y if scale is None else y * scale.view(-1, 1, 1)
+        y = y * self._scale_of(x) if self.activation.map else y
+        return y if self.bias is None else y + self.bias.view(-1, 1, 1)
 
     def _scale_of(self, x: Tensor) -> Tensor:
         """K: mean magnitude of the channels, averaged under the filter; zeros outside count. A constant to training."""
@@ -100,8 +100,8 @@ class BinaryLinear(nn.Linear):
             return y if input.ndim == 2 else y.reshape(*input.shape[:-1], self.out_features)
         if not _counted(self):
             return F.linear(_activated(self, _shifted(self, input)), self.weight, self.bias)
-        weight, factor = _parted(self)
-        y = F.linear(_activated(self, _shifted(self, input), whole=True), weight) * factor
+        weight, scale = _parted(self)
+        y = F.linear(_activated(self, _shifted(self, input), whole=True), weight) * scale
         return y if self.bias is None else y + self.bias
 
     def extra_repr(self) -> str:
@@ -174,7 +174,7 @@ def _activated(layer: BinaryLayer, x: Tensor, *, whole: bool = False) -> Tensor:
     if layer.steps is None:
         return signs(x, layer.activation.gradient)
     found = levels(x.float(), layer.activation.bits, layer.steps)
-    return ((found * layer.steps).round() if whole else found).to(x.dtype)
+    return (found if whole else found / layer.steps).to(x.dtype)
 
 
 def _counted(layer: BinaryLayer) -> bool:
@@ -189,9 +189,9 @@ def _parted(layer: BinaryLayer) -> tuple[Tensor, Tensor]:
     """The weight as -1 and +1, and what each filter's sums are multiplied by."""
     weight = layer.weight
     size = weight.detach().abs().flatten(1).amax(1)
-    scale = torch.where(size > 0, size, 1.0)
-    factor = scale if layer.steps is None else (scale.double() / layer.steps.double()).to(scale.dtype)
-    return weight / scale.view(-1, *[1] * (weight.ndim - 1)), factor
+    size = torch.where(size > 0, size, 1.0)
+    scale = size if layer.steps is None else (size.double() / layer.steps.double()).to(size.dtype)
+    return weight / size.view(-1, *[1] * (weight.ndim - 1)), scale
 
 
 def _symbol(layer: BinaryLayer, x: Tensor, shape: tuple[Any, ...], geometry: dict[str, Any]) -> Tensor:

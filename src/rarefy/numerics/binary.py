@@ -52,12 +52,12 @@ def signs(x: Tensor, gradient: Gradient = "hardtanh") -> Tensor:
 
 
 def levels(x: Tensor, bits: int, steps: Tensor) -> Tensor:
-    """round(clip(x steps, 0, 2^bits - 1)) / steps, half to even; the derivative is 1 inside the range, 0 beyond (Zhou
+    """round(clip(x steps, 0, 2^bits - 1)), half to even; the derivative is `steps` inside the range, 0 beyond (Zhou
     et al. 2016, DoReFa-Net, arXiv:1606.06160, with a range of its own)."""
     scaled = (x * steps).clamp(0, 2**bits - 1)
     if torch.is_grad_enabled():
-        return straight(scaled, scaled.detach().round(), torch.ones_like(scaled)) / steps
-    return scaled.round() / steps
+        return straight(scaled, scaled.detach().round(), torch.ones_like(scaled))
+    return scaled.round()
 
 
 def ternary(weight: Tensor) -> Tensor:

@@ -115,7 +115,7 @@ def measured(name: str) -> list[dict[str, str]]:
     """The rows of a benchmark, of all machines that it ran on; files are named by them."""
     found = []
     for path in sorted((ROOT / "benchmarks/results").glob(f"{name}--*.csv")):
-        machine = path.stem.split("--")[1].split("-torch-")[0].replace("-", " ")
+        machine = re.sub(r"-\d+-cores-torch-.*", "", path.stem.split("--")[1]).replace("-", " ")
         with path.open(newline="") as file:
             found += [{**row, "machine": machine} for row in csv.DictReader(file)]
     return found

@@ -325,7 +325,9 @@ def test_tensors_of_a_network_that_cannot_be_exported(cls: type[Step], tmp_path:
         pack.write(exported.proto, tmp_path / "m.rfy")
         fresh = encodings.decoded(changed(name, usual(cls), seed=9)) if cls.structural else CASES[name].model(seed=9)
         load_into(tmp_path / "m.rfy", fresh)
-        assert all(torch.equal(a, b) for a, b in zip(answers(model, name), answers(fresh, name), strict=True))
+        # the sums of binary layers are counted; with decoded weights they are added up
+        near = dict.fromkeys(("rtol", "atol"), 1e-5 if cls is steps.Binarize else 0)
+        torch.testing.assert_close(answers(fresh, name), answers(model, name), **near)
 
 
 @by_change

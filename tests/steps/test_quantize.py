@@ -402,3 +402,20 @@ def test_a_normalisation_that_the_code_reads_stays(step: Step) -> None:
     assert plan.notes["after.weight"] == "folded into last"
     found = step.apply(model, plan, context)
     assert torch.allclose(found(x), wanted, atol=0.2)
+
+
+def test_inputs_of_four_bit_matrices_stay_float32() -> None:
+    model, task = nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 32)).eval(), Toy(torch.randn(8, 6, 32))
+    result = Quantize(weights=4, activations=None)(model, task)
+    proto = Exporter(result, task.inputs).write(result).proto
+    found = answer(session(proto.SerializeToString()))(task.inputs)
+    torch.testing.assert_close(found, result(task.inputs).detach(), rtol=1e-5, atol=1e-5)
+
+
+def test_the_bias_of_a_layer_that_a_normalisation_is_folded_into() -> None:
+    model = nn.Sequential(nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 24), nn.BatchNorm1d(24), nn.PReLU(24))
+    model, task = nn.Sequential(*model, nn.Linear(24, 5)).eval(), Toy(torch.randn(64, 16))
+    result = Quantize()(model, task)
+    proto = Exporter(result, task.inputs).write(result).proto
+    found = answer(session(proto.SerializeToString()))(task.inputs)
+    torch.testing.assert_close(found, result(task.inputs).detach(), rtol=1e-4, atol=1e-4)

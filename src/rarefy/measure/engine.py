@@ -76,7 +76,7 @@ def _started(start: Callable[[Path, int], Any], file: Path, threads: int) -> Any
 def _onnxruntime(file: Path, threads: int) -> Any:
     import onnxruntime
 
-    from rarefy.runtime.session import kernels_of
+    from rarefy.runtime.session import EXACT, kernels_of
 
     ort: Any = onnxruntime  # its types leave out most names
     options = ort.SessionOptions()
@@ -84,6 +84,7 @@ def _onnxruntime(file: Path, threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry(*EXACT)
     source = read(file).SerializeToString() if file.suffix == ".rfy" else os.fspath(file)
     if library := kernels_of(source if isinstance(source, bytes) else file.read_bytes()):
         options.register_custom_ops_library(str(library))  # as `rarefy.load` does

@@ -136,5 +136,5 @@ def _bias(plan: Plan, path: str, made: dict[str, Any], found: dict[str, Weight],
     rounded = f"{path}:input" in plan.also and f"{path}:output" not in plan.also
     plain = bias in found and not chosen(bias, skip) and not found[bias].chain and len(found[bias].owners) == 1
     if rounded and plain and not made["group"] and made["axis"] in (0, None):
-        plan.leave.pop(bias)
+        plan.leave.pop(bias, None)  # or a BatchNorm is folded into it
         plan.do[bias], plan.notes[bias] = {"bits": 32}, "32-bit integers, scale of input x weight"

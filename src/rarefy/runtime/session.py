@@ -16,6 +16,8 @@ from rarefy.errors import InputError, ModelError
 
 Array = npt.NDArray[Any]
 LARGEST_PROTOBUF = 2**31 - 1
+# matrix products with weights of 4 bits in float32, as the file says: by itself the engine rounds their inputs to INT8
+EXACT = ("session.qdq_matmulnbits_accuracy_level", "1")
 # the operators of rarefy.kernels, by name: a file without them needs no library
 OURS = (b"BinaryConv", b"LowBitConv", b"BinaryLinear", b"LowBitLinear")
 
@@ -137,6 +139,7 @@ def _engine(model: bytes, threads: int | None, optimise: bool, library: Path | N
     options = ort.SessionOptions()
     if library:
         options.register_custom_ops_library(str(library))
+    options.add_session_config_entry(*EXACT)
     options.log_severity_level = 4  # its errors are raised too
     if threads is not None:
         options.intra_op_num_threads = threads

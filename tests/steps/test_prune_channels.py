@@ -467,3 +467,11 @@ def test_other_peoples_networks(name: str, ratio: float, scope: Any) -> None:
         assert "no channel" in str(error) or "would remove nothing" in str(error)  # noqa: PT017
     else:
         assert budget.parameters(result) < budget.parameters(model)
+
+
+def test_channels_that_nothing_reads_have_no_outgoing_score() -> None:
+    """They stay; and no other channel of their group counts for nothing because of them."""
+    case = STRUCTURES["one-channel"]
+    step = PruneChannels(ratio=0.5, scope="global", score="outgoing", align=1)
+    result = step(adopted(case.model()), Toy(case.batch()))
+    assert sum(p.numel() for p in result.parameters()) < sum(p.numel() for p in case.model().parameters())

@@ -52,7 +52,8 @@ def scored(
         raise StepError(f"PruneChannels: no channel has what the score {score!r} looks at; choose another score")
     if divided and score in NORMS:
         for group in channels.groups:
-            scores[group.atoms] /= max(scores[group.atoms].mean(), 1e-30)
+            known = scores[group.atoms][np.isfinite(scores[group.atoms])]
+            scores[group.atoms] /= max(known.mean(), 1e-30) if len(known) else 1
     return scores
 
 

@@ -136,6 +136,7 @@ def test_options(name: str, options: dict[str, zoo.Option], shape: tuple[int, ..
         ("resnet18,width", {}, r"resnet18,width: expected NAME,OPTION=VALUE,\.\.\. such as .*, not 'width'"),
         ("resnet18,size=big", {}, r"resnet18: size must be a whole number of at least 1, not 'big'"),
         ("resnet18,depth=3", {}, r"resnet18 has no option depth; it has: classes"),
+        ("resnet20-binary,widen=1000000", {}, "resnet20-binary with widen=1000000 does not fit into memory"),
     ],
 )
 def test_refusals(name: str, options: dict[str, zoo.Option], message: str) -> None:

@@ -122,7 +122,7 @@ def build(name: str, *, seed: int = 0, **chosen: Option) -> nn.Module:
 
     `chosen` are the network's own options (`options(name)`), such as `classes=100`, `size=32` or `width=0.5`. They may
     stand in the name as well, where they count first: `mobilenet-v1,width=0.5`.
-    Raises `ModelError` for an unknown name, an unknown option, or a value the network cannot have.
+    Raises `ModelError` for an unknown name, an unknown option, or a value the network cannot have or memory not hold.
     """
     plain, own = _parsed(name)
     known, chosen = options(name), {**chosen, **own}
@@ -133,7 +133,13 @@ def build(name: str, *, seed: int = 0, **chosen: Option) -> nn.Module:
 
     with torch.random.fork_rng(devices=[]):  # networks are made on the CPU, so only its state is at stake
         torch.default_generator.manual_seed(seed)
-        return _builder(name)(**chosen)
+        try:
+            return _builder(name)(**chosen)
+        except RuntimeError as error:
+            if "allocate memory" not in str(error):
+                raise
+            given = ", ".join(f"{option}={value}" for option, value in chosen.items())
+            raise ModelError(f"{plain} with {given} does not fit into memory; choose smaller numbers") from None
 
 
 def _builder(name: str) -> Callable[..., nn.Module]:
